@@ -1,0 +1,112 @@
+"""Sizes of a SpeechSEC network. Imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TASKS: tuple[str, ...] = ("synthesize", "continue", "edit", "convert")
+"""Names of the tasks; a task's id in the network is its index here."""
+
+
+class SpeechSECConfig(BaseModel):
+    """Everything that fixes the shape of a SpeechSEC network.
+
+    Attributes:
+        content_vocab: number of content ids.
+        codebooks: levels K that are generated.
+        codebook_size: ids V per level; id V is the mask.
+        voice_dim: length of the voice vector, 0 for a network without a voice.
+        dim: width D of the network.
+        layers: Conformer blocks.
+        heads: attention heads; `dim / heads` must be an even number.
+        ff_mult: width of the feed-forward layers over `dim`.
+        conv_kernel: frames of the depthwise convolution, odd.
+        dropout: share of features dropped after each block while training.
+        tie_heads: the output heads use the code embeddings as weights.
+        max_frames: longest item seen in training. Positions are relative (rotary), so a longer
+            item runs, but quality is not promised: callers split longer ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    content_vocab: int = Field(ge=1)
+    codebooks: int = Field(ge=1)
+    codebook_size: int = Field(ge=2)
+    voice_dim: int = Field(default=0, ge=0)
+    dim: int = Field(default=256, ge=2)
+    layers: int = Field(default=6, ge=1)
+    heads: int = Field(default=4, ge=1)
+    ff_mult: int = Field(default=4, ge=1)
+    conv_kernel: int = Field(default=5, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    tie_heads: bool = False
+    max_frames: int = Field(default=750, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> SpeechSECConfig:
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"`dim` / `heads` must be even, but is {self.dim} / {self.heads}.")
+        if self.conv_kernel % 2 == 0:
+            raise ValueError(f"`conv_kernel` must be odd, but is {self.conv_kernel}.")
+        return self
+
+    @property
+    def mask_id(self) -> int:
+        """The id that stands for an unknown code."""
+        return self.codebook_size
+
+
+def tiny(
+    *, content_vocab: int = 7, codebooks: int = 3, codebook_size: int = 11, voice_dim: int = 4
+) -> SpeechSECConfig:
+    """A network for tests: built and run in milliseconds."""
+    return SpeechSECConfig(
+        content_vocab=content_vocab,
+        codebooks=codebooks,
+        codebook_size=codebook_size,
+        voice_dim=voice_dim,
+        dim=16,
+        layers=2,
+        heads=2,
+        ff_mult=2,
+        max_frames=64,
+    )
+
+
+def starter_t2u() -> SpeechSECConfig:
+    """Thirds of phones (41 x 3) to 512 content units, 6.3 M parameters."""
+    return SpeechSECConfig(
+        content_vocab=123, codebooks=1, codebook_size=512, dim=256, layers=6, heads=4, ff_mult=2
+    )
+
+
+def starter_u2c() -> SpeechSECConfig:
+    """512 content units and a voice of 128 numbers to 8 x 1024 codes."""
+    return SpeechSECConfig(
+        content_vocab=512,
+        codebooks=8,
+        codebook_size=1024,
+        voice_dim=128,
+        dim=384,
+        layers=8,
+        heads=6,
+        ff_mult=2,
+        tie_heads=True,
+    )
+
+
+def published(
+    *, content_vocab: int = 1024, codebooks: int = 8, voice_dim: int = 256
+) -> SpeechSECConfig:
+    """The size of the SoundStorm paper: 12 layers of 1024, about 350 M parameters."""
+    return SpeechSECConfig(
+        content_vocab=content_vocab,
+        codebooks=codebooks,
+        codebook_size=1024,
+        voice_dim=voice_dim,
+        dim=1024,
+        layers=12,
+        heads=16,
+        ff_mult=4,
+        max_frames=1500,
+    )
