@@ -153,6 +153,7 @@ class GeneratorFacts(Facts):
         codebook_size: ids per codebook.
         free_tasks: tasks that it can do with no content at all.
         voice: the speaker encoder kind whose vectors it takes; None when it takes no voice.
+        voice_size: D of those vectors.
         voice_required: whether it refuses to run without a voice.
         styles: style controls that it honours, such as ``rate``.
         languages: BCP 47 codes; empty when it does not depend on the language.
@@ -169,6 +170,7 @@ class GeneratorFacts(Facts):
     codebook_size: int = Field(gt=1)
     free_tasks: tuple[Task, ...] = ()
     voice: str | None = None
+    voice_size: int | None = Field(default=None, gt=0)
     voice_required: bool = False
     styles: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
@@ -206,6 +208,7 @@ class VocoderFacts(Facts):
 
     Attributes:
         features: the feature kind that it takes; its name fixes every parameter.
+        size: D, values per frame.
         sample_rate: Hz.
         frame_rate: feature frames per second.
         context_frames: frames on either side that one output frame depends on, or None.
@@ -213,6 +216,7 @@ class VocoderFacts(Facts):
 
     kind: Literal["vocoder"] = "vocoder"
     features: str
+    size: int = Field(gt=0)
     sample_rate: int = Field(gt=0)
     frame_rate: Rate
     context_frames: int | None = None
