@@ -1,0 +1,514 @@
+"""Finds the chain from a request to audio, from declared facts alone.
+
+Nothing is loaded here. The search goes backwards from audio: every generator that claims the task,
+what can play what it gives, what can give the content that it takes, what can give its voice. A
+generator that fits nowhere leaves a sentence with the two facts that disagree; when no chain is
+left, those sentences are the answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Literal, TypeVar, cast
+
+from speechloom.errors import RoutingError, UsageError
+from speechloom.spec import (
+    TASKS,
+    AlignerFacts,
+    CodecFacts,
+    ComponentSpec,
+    FrontendFacts,
+    GeneratorFacts,
+    Kind,
+    SpeakerEncoderFacts,
+    Task,
+    TokenizerFacts,
+    VocoderFacts,
+)
+
+__all__ = ["ROLES", "Chain", "Link", "Role", "find_chain"]
+
+Role = Literal[
+    "frontend",
+    "aligner",
+    "tokenizer",
+    "speaker_encoder",
+    "content_generator",
+    "generator",
+    "codec",
+    "vocoder",
+]
+ROLES: Mapping[Role, Kind] = {
+    "frontend": "frontend",
+    "aligner": "aligner",
+    "tokenizer": "tokenizer",
+    "speaker_encoder": "speaker_encoder",
+    "content_generator": "generator",
+    "generator": "generator",
+    "codec": "codec",
+    "vocoder": "vocoder",
+}
+"""The places in a chain, in the order of the data, with the kind of component each takes."""
+
+SpecsOf = Callable[[Kind], Sequence[ComponentSpec]]
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Link:
+    """One component in its place.
+
+    Attributes:
+        role: its place.
+        spec: the component.
+        takes: kind that comes in.
+        gives: kind that goes out.
+        rate: frames or samples per second of what it gives, for people.
+    """
+
+    role: Role
+    spec: ComponentSpec
+    takes: str
+    gives: str
+    rate: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The components that will do a task, and what is converted between them.
+
+    Attributes:
+        task: which of the four.
+        parts: component by role.
+        bridges: conversions that the core makes, one sentence each.
+    """
+
+    task: Task
+    parts: Mapping[Role, ComponentSpec]
+    bridges: tuple[str, ...] = ()
+
+    def __contains__(self, role: Role) -> bool:
+        return role in self.parts
+
+    def spec(self, role: Role) -> ComponentSpec:
+        """The component in a role; KeyError when the chain has none there."""
+        return self.parts[role]
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The components in the order of the data."""
+        return tuple(_link(role, self.parts[role]) for role in ROLES if role in self.parts)
+
+    def describe(self) -> str:
+        """A table for people, one line per component and one per conversion."""
+        rows = [(k.role, k.spec.id, k.takes, k.gives, k.rate) for k in self.links]
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [f"{self.task}:"]
+        for row in rows:
+            role, id_, takes, gives, rate = (t.ljust(w) for t, w in zip(row, widths, strict=True))
+            lines.append(f"  {role}  {id_}  {takes} -> {gives}  {rate}".rstrip())
+        return "\n".join(lines + [f"  * {bridge}" for bridge in self.bridges])
+
+    def to_json(self) -> dict[str, Any]:
+        """The chain as plain data."""
+        return {
+            "task": self.task,
+            "links": [
+                {"role": k.role, "id": k.spec.id, "takes": k.takes, "gives": k.gives}
+                for k in self.links
+            ],
+            "bridges": list(self.bridges),
+        }
+
+    def __str__(self) -> str:
+        return self.describe()
+
+
+def _link(role: Role, spec: ComponentSpec) -> Link:
+    facts = spec.facts
+    if isinstance(facts, FrontendFacts):
+        return Link(role, spec, "text", facts.gives, "")
+    if isinstance(facts, AlignerFacts):
+        kind = f"audio + phones:{facts.alphabet}"
+        return Link(role, spec, kind, "times", f"{_hz(facts.frame_rate)}")
+    if isinstance(facts, TokenizerFacts):
+        return Link(role, spec, "audio", facts.gives, _hz(facts.frame_rate))
+    if isinstance(facts, SpeakerEncoderFacts):
+        return Link(role, spec, "audio", f"voice:{facts.voice}", "")
+    if isinstance(facts, GeneratorFacts):
+        takes = " | ".join(facts.content) or "nothing"
+        return Link(role, spec, takes, facts.gives, _hz(facts.frame_rate))
+    if isinstance(facts, CodecFacts):
+        return Link(role, spec, facts.takes, "audio", f"{facts.sample_rate} Hz")
+    return Link(role, spec, facts.takes, "audio", f"{facts.sample_rate} Hz")
+
+
+def _hz(rate: Fraction) -> str:
+    return f"{float(rate):g} Hz"
+
+
+def find_chain(
+    task: Task,
+    specs_of: SpecsOf,
+    *,
+    wanted: Mapping[Role, str] | None = None,
+    has_text: bool = True,
+    has_spans: bool = False,
+    has_voice: bool = False,
+    policy: Callable[[list[Chain]], Sequence[Chain] | None] | None = None,
+) -> Chain:
+    """The best chain for a task.
+
+    Args:
+        task: which of the four.
+        specs_of: usable components by kind.
+        wanted: component ids by role that the chain must use.
+        has_text: whether the request says in words what is to be made.
+        has_spans: whether an edit says where in seconds, so that nothing need be aligned.
+        has_voice: whether a voice is asked for.
+        policy: may reorder the chains that were found; the first one wins.
+
+    Returns:
+        The chain with the fewest components; ties go to the first ids in the alphabet.
+
+    Raises:
+        UsageError: no such task.
+        RoutingError: no chain fits; the message says which facts disagree and what would fit.
+    """
+    if task not in TASKS:
+        raise UsageError(f"no task is called {task!r}; the tasks are {', '.join(TASKS)}")
+    search = _Search(task, specs_of, dict(wanted or {}), has_text, has_spans, has_voice)
+    chains = sorted(search.chains(), key=_preference)
+    if not chains:
+        raise _refusal(search)
+    chosen = (policy(chains) if policy else None) or chains
+    return chosen[0]
+
+
+def _preference(chain: Chain) -> tuple[int, int, tuple[str, ...]]:
+    return len(chain.parts), len(chain.bridges), tuple(spec.id for spec in chain.parts.values())
+
+
+def _refusal(search: _Search) -> RoutingError:
+    reasons = tuple(dict.fromkeys(search.reasons))
+    if not reasons:
+        reasons = ("no generator is installed; install one, such as speechloom-starter",)
+    lines = "; ".join(reasons[:4])
+    more = f"; and {len(reasons) - 4} more reasons" if len(reasons) > 4 else ""
+    return RoutingError(f"no chain can {search.task}: {lines}{more}", reasons=reasons)
+
+
+@dataclass
+class _Search:
+    """One search; `reasons` fills with what did not fit."""
+
+    task: Task
+    specs_of: SpecsOf
+    wanted: dict[Role, str]
+    has_text: bool
+    has_spans: bool
+    has_voice: bool
+
+    def __post_init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def chains(self) -> Iterator[Chain]:
+        for generator in self._candidates("generator"):
+            facts = cast(GeneratorFacts, generator.facts)
+            if facts.gives.startswith("tokens:"):
+                if self.wanted.get("generator") == generator.id:
+                    self._no(
+                        f"generator {generator.id} gives {facts.gives}, which nothing plays; "
+                        "it belongs in the place content_generator"
+                    )
+                continue
+            if self._claims_task(generator, facts):
+                yield from self._with_generator(generator, facts)
+
+    def _claims_task(self, spec: ComponentSpec, facts: GeneratorFacts) -> bool:
+        if self.task in facts.tasks:
+            return True
+        self._no(f"generator {spec.id} does {', '.join(facts.tasks)}, not {self.task}")
+        return False
+
+    def _with_generator(self, spec: ComponentSpec, facts: GeneratorFacts) -> Iterator[Chain]:
+        base = Chain(self.task, {"generator": spec})
+        for played in self._played(base, spec, facts):
+            for voiced in self._voiced(played, spec, facts):
+                yield from self._with_content(voiced, spec, facts)
+
+    # What plays the result ----------------------------------------------------------------
+
+    def _played(self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts) -> Iterator[Chain]:
+        if facts.gives == "audio":
+            if self.task in ("edit", "continue"):
+                self._no(f"generator {spec.id} gives audio and cannot keep what is known of it")
+            elif not self._unused(("codec", "vocoder"), spec, "gives audio itself"):
+                yield chain
+        elif facts.gives.startswith("codes:"):
+            yield from self._with_codec(chain, spec, facts)
+        elif self.task in ("edit", "continue"):
+            self._no(
+                f"generator {spec.id} gives {facts.gives}, and recordings cannot be brought into "
+                f"that form to {self.task} them"
+            )
+        else:
+            yield from self._with_vocoder(chain, spec, facts)
+
+    def _with_codec(
+        self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
+    ) -> Iterator[Chain]:
+        if self._unused(("vocoder",), spec, f"gives {facts.gives}, which a codec plays"):
+            return
+        codecs = [(c, cast(CodecFacts, c.facts)) for c in self._candidates("codec")]
+        fitting = [c for c, f in codecs if f.takes == facts.gives]
+        for codec, theirs in codecs:
+            if theirs.takes != facts.gives:
+                self._no(
+                    f"generator {spec.id} gives {facts.gives}, but codec {codec.id} plays "
+                    f"{theirs.takes}{self._would_fit('codec', facts.gives)}"
+                )
+        for codec in fitting:
+            if self._same_layout(spec, facts, codec, cast(CodecFacts, codec.facts)):
+                yield _with(chain, "codec", codec)
+        if not codecs and "codec" not in self.wanted:
+            self._no(f"generator {spec.id} gives {facts.gives}, and no codec is installed")
+
+    def _would_fit(self, kind: Kind, takes: str) -> str:
+        fits = [
+            s.id
+            for s in self.specs_of(kind)
+            if isinstance(s.facts, (CodecFacts, VocoderFacts)) and s.facts.takes == takes
+        ]
+        return f"; {kind} {' or '.join(fits)} would fit" if fits else ""
+
+    def _same_layout(
+        self, spec: ComponentSpec, ours: GeneratorFacts, codec: ComponentSpec, theirs: CodecFacts
+    ) -> bool:
+        for name, mine, other in (
+            ("frame rate", _hz(ours.frame_rate), _hz(theirs.frame_rate)),
+            ("codebooks", ours.codebooks, theirs.codebooks),
+            ("ids per codebook", ours.codebook_size, theirs.codebook_size),
+        ):
+            if mine != other:
+                self._no(
+                    f"{name}: generator {spec.id} has {mine}, but codec {codec.id} has {other}"
+                )
+                return False
+        return True
+
+    def _with_vocoder(
+        self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
+    ) -> Iterator[Chain]:
+        if self._unused(("codec",), spec, f"gives {facts.gives}, which a vocoder plays"):
+            return
+        for vocoder in self._candidates("vocoder"):
+            theirs = cast(VocoderFacts, vocoder.facts)
+            if theirs.takes == facts.gives and theirs.frame_rate == facts.frame_rate:
+                yield _with(chain, "vocoder", vocoder)
+            else:
+                self._no(
+                    f"generator {spec.id} gives {facts.gives} at {_hz(facts.frame_rate)}, but "
+                    f"vocoder {vocoder.id} takes {theirs.takes} at {_hz(theirs.frame_rate)}"
+                    f"{self._would_fit('vocoder', facts.gives)}"
+                )
+
+    # Whose voice it has -------------------------------------------------------------------
+
+    def _voiced(self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts) -> Iterator[Chain]:
+        if facts.voice is None:
+            if self.has_voice:
+                self._no(f"generator {spec.id} takes no voice, but one was asked for")
+            elif not self._unused(("speaker_encoder",), spec, "takes no voice"):
+                yield chain
+            return
+        found = False
+        for encoder in self._candidates("speaker_encoder"):
+            theirs = cast(SpeakerEncoderFacts, encoder.facts)
+            if theirs.voice == facts.voice:
+                found = True
+                yield _with(chain, "speaker_encoder", encoder)
+            else:
+                self._no(
+                    f"generator {spec.id} takes voice {facts.voice}, but speaker encoder "
+                    f"{encoder.id} gives {theirs.voice}"
+                )
+        if not found and not (
+            facts.voice_required or self.has_voice or "speaker_encoder" in self.wanted
+        ):
+            yield chain
+        elif not found:
+            self._no(
+                f"generator {spec.id} takes voice {facts.voice}, and no speaker encoder gives it"
+            )
+
+    # What it says -------------------------------------------------------------------------
+
+    def _with_content(
+        self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
+    ) -> Iterator[Chain]:
+        if self.task == "convert":
+            yield from self._content_of_recording(chain, spec, facts)
+        elif self.has_text:
+            yield from self._content_of_text(chain, spec, facts)
+        elif self.task in facts.free_tasks:
+            roles: tuple[Role, ...] = ("frontend", "aligner", "tokenizer", "content_generator")
+            if not self._unused(roles, spec, f"needs no content to {self.task}"):
+                yield chain
+        else:
+            self._no(f"generator {spec.id} cannot {self.task} without text")
+
+    def _content_of_recording(
+        self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
+    ) -> Iterator[Chain]:
+        roles: tuple[Role, ...] = ("frontend", "aligner", "content_generator")
+        if self._unused(roles, spec, "takes its content from the recording"):
+            return
+        for tokenizer in self._candidates("tokenizer"):
+            theirs = cast(TokenizerFacts, tokenizer.facts)
+            if theirs.gives in facts.content:
+                yield _bridged(_with(chain, "tokenizer", tokenizer), theirs, facts)
+            else:
+                self._no(
+                    f"generator {spec.id} takes {_any(facts.content)}, but tokenizer "
+                    f"{tokenizer.id} gives {theirs.gives}"
+                )
+        if not self.specs_of("tokenizer"):
+            self._no(f"generator {spec.id} takes {_any(facts.content)}, and no tokenizer gives it")
+
+    def _content_of_text(
+        self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
+    ) -> Iterator[Chain]:
+        if any(kind.startswith("phones:") for kind in facts.content):
+            if not self._unused(("content_generator",), spec, "takes phones itself"):
+                yield from self._spoken(chain, facts.content, spec)
+        for vocabulary in (kind for kind in facts.content if kind.startswith("tokens:")):
+            yield from self._content_by_generator(chain, spec, facts, vocabulary)
+
+    def _content_by_generator(
+        self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts, vocabulary: str
+    ) -> Iterator[Chain]:
+        found = False
+        for giver in self._candidates("content_generator"):
+            theirs = cast(GeneratorFacts, giver.facts)
+            if theirs.gives != vocabulary:
+                if self.wanted.get("content_generator") == giver.id:
+                    self._no(
+                        f"generator {spec.id} takes {vocabulary}, but {giver.id} gives "
+                        f"{theirs.gives}"
+                    )
+                continue
+            found = True
+            if not self._claims_task(giver, theirs):
+                continue
+            with_giver = _bridged(_with(chain, "content_generator", giver), theirs, facts)
+            for known in self._known_tokens(with_giver, giver, theirs):
+                yield from self._spoken(known, theirs.content, giver)
+        if not found:
+            self._no(
+                f"generator {spec.id} takes {vocabulary}, and no installed generator makes that "
+                "from text"
+            )
+
+    def _known_tokens(
+        self, chain: Chain, giver: ComponentSpec, facts: GeneratorFacts
+    ) -> Iterator[Chain]:
+        """Where part of the recording stays, its tokens must be read off it."""
+        if self.task == "synthesize":
+            if not self._unused(("tokenizer",), giver, "synthesizes from text alone"):
+                yield chain
+            return
+        for tokenizer in self._candidates("tokenizer"):
+            theirs = cast(TokenizerFacts, tokenizer.facts)
+            if theirs.gives == facts.gives and theirs.frame_rate == facts.frame_rate:
+                yield _with(chain, "tokenizer", tokenizer)
+            else:
+                self._no(
+                    f"generator {giver.id} gives {facts.gives} at {_hz(facts.frame_rate)}, but "
+                    f"tokenizer {tokenizer.id} gives {theirs.gives} at {_hz(theirs.frame_rate)}"
+                )
+
+    def _spoken(
+        self, chain: Chain, content: tuple[str, ...], taker: ComponentSpec
+    ) -> Iterator[Chain]:
+        for frontend in self._candidates("frontend"):
+            theirs = cast(FrontendFacts, frontend.facts)
+            if theirs.gives in content:
+                yield from self._aligned(_with(chain, "frontend", frontend), theirs)
+            else:
+                self._no(
+                    f"generator {taker.id} takes {_any(content)}, but front end {frontend.id} "
+                    f"gives {theirs.gives}"
+                )
+        if not self.specs_of("frontend"):
+            self._no(f"generator {taker.id} takes {_any(content)}, and no front end is installed")
+
+    def _aligned(self, chain: Chain, frontend: FrontendFacts) -> Iterator[Chain]:
+        if self.task != "edit" or self.has_spans:
+            yield chain
+            return
+        found = False
+        for aligner in self._candidates("aligner"):
+            theirs = cast(AlignerFacts, aligner.facts)
+            if theirs.alphabet == frontend.alphabet:
+                found = True
+                yield _with(chain, "aligner", aligner)
+            else:
+                self._no(
+                    f"the front end gives phones:{frontend.alphabet}, but aligner {aligner.id} "
+                    f"takes phones:{theirs.alphabet}"
+                )
+        if not found:
+            self._no(
+                f"no aligner for phones:{frontend.alphabet} is installed, so the words cannot be "
+                "found in the recording; give the spans in seconds instead"
+            )
+
+    # The pool -----------------------------------------------------------------------------
+
+    def _candidates(self, role: Role) -> Sequence[ComponentSpec]:
+        kind = ROLES[role]
+        specs = self.specs_of(kind)
+        wanted = self.wanted.get(role)
+        if wanted is None:
+            return specs
+        chosen = [spec for spec in specs if spec.id == wanted]
+        if not chosen:
+            self._no(_unknown(wanted, kind, specs))
+        return chosen
+
+    def _unused(self, roles: Sequence[Role], spec: ComponentSpec, why: str) -> bool:
+        """Whether the user asked for a part that this chain has no place for."""
+        idle = [role for role in roles if role in self.wanted]
+        for role in idle:
+            self._no(f"generator {spec.id} {why}, so {role} {self.wanted[role]} has no place")
+        return bool(idle)
+
+    def _no(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def _unknown(wanted: str, kind: Kind, specs: Sequence[ComponentSpec]) -> str:
+    ids = [spec.id for spec in specs]
+    close = difflib.get_close_matches(wanted, ids, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"no {kind} {wanted} is installed (installed: {', '.join(ids) or 'none'}){hint}"
+
+
+def _with(chain: Chain, role: Role, spec: ComponentSpec) -> Chain:
+    return replace(chain, parts={**chain.parts, role: spec})
+
+
+def _bridged(chain: Chain, source: TokenizerFacts | GeneratorFacts, to: GeneratorFacts) -> Chain:
+    if source.frame_rate == to.frame_rate:
+        return chain
+    kind = source.gives
+    bridge = f"{kind} {_hz(source.frame_rate)} -> {_hz(to.frame_rate)}, by the frame in time"
+    return replace(chain, bridges=(*chain.bridges, bridge))
+
+
+def _any(kinds: Sequence[str]) -> str:
+    return " or ".join(kinds) or "no content"
