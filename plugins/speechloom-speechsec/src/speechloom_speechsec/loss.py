@@ -77,7 +77,7 @@ def score_hidden(
     total = rows.new_zeros((), dtype=torch.float32)
     positions, correct = (codes.new_zeros(levels) for _ in range(2))
     nats = rows.new_zeros(levels, dtype=torch.float32)
-    for level in row_level.unique().tolist():
+    for level in torch.unique(row_level).tolist():
         own = row_level == level
         logits, target = model.logits(rows[own], level).float(), targets[own]
         level_nats = F.cross_entropy(

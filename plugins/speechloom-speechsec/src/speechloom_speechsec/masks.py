@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from speechloom.errors import UsageError
 from torch import Tensor
 
+from speechloom.errors import UsageError
 from speechloom_speechsec.config import TASKS
 from speechloom_speechsec.model import NO_CONTENT
 
@@ -190,4 +190,6 @@ def _check(codes: Tensor, content: Tensor, lengths: Tensor) -> None:
             f"{list(codes.shape)}, {list(content.shape)} and {list(lengths.shape)}."
         )
     if bool((lengths < 1).any()) or bool((lengths > codes.shape[-1]).any()):
-        raise UsageError(f"`lengths` must lie in 1 .. {codes.shape[-1]}, but are {lengths.tolist()}.")
+        raise UsageError(
+            f"`lengths` must lie in 1 .. {codes.shape[-1]}, but are {lengths.tolist()}."
+        )

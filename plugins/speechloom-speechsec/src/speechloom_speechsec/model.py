@@ -147,7 +147,9 @@ class SpeechSEC(nn.Module):
         for item, length in enumerate(lengths.tolist()):
             own = level[item : item + 1] if isinstance(level, Tensor) else level
             piece = slice(item, item + 1)
-            result[piece, :length] = self.hidden(codes[piece, :, :length], own, cond[piece, :length])
+            result[piece, :length] = self.hidden(
+                codes[piece, :, :length], own, cond[piece, :length]
+            )
         return result
 
     def head(self, level: int) -> tuple[Tensor, Tensor]:

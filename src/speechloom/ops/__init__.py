@@ -1,0 +1,1 @@
+"""Operations with a plain definition and fast implementations of it."""
