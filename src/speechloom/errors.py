@@ -13,7 +13,7 @@
     │   ├── PluginConflict           two distributions provide the same id
     │   ├── PluginLoadError          the plugin exists, but cannot be used; the cause is chained
     │   └── BackendUnavailable       a package or program that the plugin needs is not here
-    ├── WeightsError                 weights are missing, damaged, of another model or unsafe to read
+    ├── WeightsError                 weights are missing, damaged, of another model or unsafe
     └── OutputError (OSError)        a result could not be written; nothing half written is left
 
 A message is one sentence that says what was wrong, what was expected and what to do.

@@ -33,18 +33,17 @@ __all__ = [
 
 @runtime_checkable
 class Component(Protocol):
-    """What all seven share.
-
-    Attributes:
-        spec: the spec that the entry point announced.
-        weights: sha256 of each weight file in use, by file name; empty without weights.
-    """
+    """What all seven share."""
 
     @property
-    def spec(self) -> ComponentSpec: ...
+    def spec(self) -> ComponentSpec:
+        """The spec that the entry point announced."""
+        ...
 
     @property
-    def weights(self) -> Mapping[str, str]: ...
+    def weights(self) -> Mapping[str, str]:
+        """The sha256 of each weight file in use, by file name; empty without weights."""
+        ...
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> Self:

@@ -141,6 +141,10 @@ class Speech:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        made = sum(r.end_seconds - r.start_seconds for r in self.regions)
+        return f"Speech({self.audio!r}, {made:.3f} s generated, seed {self.seed})"
+
     @property
     def sample_rate(self) -> int:
         """Hz."""

@@ -1,0 +1,511 @@
+"""The one path from a request to speech: prepare, fill, play.
+
+`Pipeline` keeps the choice of components and their loaded weights; the functions `synthesize`,
+`edit`, `continue_` and `convert` of the package are the same on a pipeline of all defaults.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from speechloom.container import AudioLike, load_audio
+from speechloom.errors import UsageError
+from speechloom.hooks import Hooks, default_hooks
+from speechloom.registry import Registry, default_registry
+from speechloom.router import ROLES, Chain, Role, find_chain
+from speechloom.spec import Task
+from speechloom.speech import Alignment, Request, Span, Speech
+from speechloom.values import Audio, Codes, joined
+
+if TYPE_CHECKING:
+    from speechloom.filling import Filled, Filler
+    from speechloom.layout import Layout
+    from speechloom.parts import Parts
+    from speechloom.preparing import Prepared
+
+__all__ = ["STYLES", "Pipeline", "Progress"]
+
+STYLES: Mapping[str, Mapping[str, float]] = {
+    "normal": {},
+    "slow": {"rate": 0.8},
+    "fast": {"rate": 1.25},
+}
+"""Styles that have a name."""
+
+Style = str | float | Mapping[str, float] | None
+"""A named style, a speed factor, or controls by name."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of the work, for hooks and progress bars.
+
+    Attributes:
+        task: which of the four.
+        stage: ``prepare``, ``fill`` or ``play``.
+        done: steps done.
+        total: steps in all.
+    """
+
+    task: Task
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass
+class Pipeline:
+    """A choice of components, ready for requests.
+
+    Args:
+        device: where the models run: ``cpu`` (the default, also where there is a GPU), ``cuda``.
+        registry: where components come from; the installed ones by default.
+        hooks: who is told what happens; the installed ones by default.
+        parts: component ids by role, such as ``{"codec": "dac-24k"}``; what is not named is
+            found by the router.
+
+    Raises:
+        UsageError: a role that does not exist.
+    """
+
+    device: str = "cpu"
+    registry: Registry = field(default_factory=default_registry)
+    hooks: Hooks = field(default_factory=default_hooks)
+    parts: Mapping[Role, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.parts) - set(ROLES))
+        if unknown:
+            raise UsageError(
+                f"no role is called {', '.join(unknown)}; the roles are {', '.join(ROLES)}"
+            )
+
+    def plan(
+        self, task: Task, *, text: bool = True, spans: bool = False, voice: bool = False
+    ) -> Chain:
+        """The chain that would do a task, found without loading anything.
+
+        Args:
+            task: which of the four.
+            text: whether the request has text; only ``continue`` can do without.
+            spans: whether an edit is given in seconds.
+            voice: whether a voice is asked for.
+
+        Raises:
+            RoutingError: no chain fits.
+        """
+        return find_chain(
+            task,
+            self.registry.specs,
+            wanted=self.parts,
+            has_text=text,
+            has_spans=spans,
+            has_voice=voice or task == "convert",
+            policy=self.hooks.router_policy,
+        )
+
+    # The four tasks -----------------------------------------------------------------------
+
+    @overload
+    def synthesize(
+        self, text: str, *, voice: Any = ..., style: Style = ..., seed: int | None = ...,
+        temperature: float = ..., lexicon: Mapping[str, Sequence[str]] | None = ...,
+        stream: Literal[False] = ...,
+    ) -> Speech: ...  # fmt: skip
+    @overload
+    def synthesize(
+        self, text: Sequence[str], *, voice: Any = ..., style: Style = ...,
+        seed: int | Sequence[int] | None = ..., temperature: float = ...,
+        lexicon: Mapping[str, Sequence[str]] | None = ..., stream: Literal[False] = ...,
+    ) -> list[Speech]: ...  # fmt: skip
+    @overload
+    def synthesize(
+        self, text: str, *, voice: Any = ..., style: Style = ..., seed: int | None = ...,
+        temperature: float = ..., lexicon: Mapping[str, Sequence[str]] | None = ...,
+        stream: Literal[True],
+    ) -> Iterator[Audio]: ...  # fmt: skip
+
+    def synthesize(
+        self,
+        text: Any,
+        *,
+        voice: Any = None,
+        style: Style = None,
+        seed: Any = None,
+        temperature: float = 1.0,
+        lexicon: Mapping[str, Sequence[str]] | None = None,
+        stream: bool = False,
+    ) -> Any:
+        """Speech from text.
+
+        Args:
+            text: one text or a list; any length, split by sentence. ``[[hh ax l ow]]`` gives
+                phones.
+            voice: a named voice, a recording (file, `Audio`, (samples, rate)) or a vector [D];
+                one for all, or a list as long as `text`. The default is the first named voice.
+            style: ``slow``, ``fast``, a speed factor, or controls by name such as
+                ``{"rate": 1.1}``.
+            seed: one for all, or one each; drawn anew when None, and returned in the result.
+            temperature: scales the randomness; 0 takes the most likely at each step.
+            lexicon: pronunciations by lower-case word.
+            stream: yield `Audio` chunks as they are made; joined they equal the whole.
+
+        Returns:
+            A `Speech`, a list of them for a list, or an iterator of chunks.
+
+        Raises:
+            TextError: nothing to say, or a script that the front end does not know.
+            RoutingError: no installed chain can do it.
+        """
+        return self._run(
+            "synthesize", stream, {"text": text, "voice": voice, "seed": seed},
+            style=_style(style), temperature=temperature, lexicon=_lexicon(lexicon),
+        )  # fmt: skip
+
+    def edit(
+        self,
+        audio: AudioLike | Sequence[AudioLike],
+        *,
+        text: Any = None,
+        new_text: Any = None,
+        spans: Sequence[tuple[float, float, str]] = (),
+        voice: Any = None,
+        style: Style = None,
+        seed: Any = None,
+        temperature: float = 1.0,
+        lexicon: Mapping[str, Sequence[str]] | None = None,
+        stream: bool = False,
+    ) -> Any:
+        """Change what is said in a recording; the rest of its samples stay bit for bit.
+
+        Args:
+            audio: the recording, or a list; any rate and channels, which the result keeps.
+            text: its transcript.
+            new_text: the transcript as it should be; words may be added, removed, replaced, in
+                several places.
+            spans: instead of the transcripts, (start, end, new words) in seconds; no words
+                remove the span, start equal to end inserts.
+            voice: another voice for the new words; by default the recording's own.
+            style: as for `synthesize`; ``rate`` is relative to the tempo of the recording.
+            seed: as for `synthesize`.
+            temperature: as for `synthesize`.
+            lexicon: as for `synthesize`.
+            stream: yield chunks.
+
+        Returns:
+            A `Speech` whose `regions` are what was generated.
+
+        Raises:
+            UsageError: nothing differs, or a span is out of order or outside the recording.
+        """
+        return self._run(
+            "edit", stream,
+            {"audio": audio, "text": text, "new_text": new_text, "voice": voice, "seed": seed},
+            style=_style(style), temperature=temperature, lexicon=_lexicon(lexicon),
+            spans=tuple((float(a), float(b), str(words)) for a, b, words in spans),
+        )  # fmt: skip
+
+    def continue_(
+        self,
+        audio: AudioLike | Sequence[AudioLike],
+        *,
+        text: Any = None,
+        seconds: float | None = None,
+        voice: Any = None,
+        style: Style = None,
+        seed: Any = None,
+        temperature: float = 1.0,
+        lexicon: Mapping[str, Sequence[str]] | None = None,
+        stream: bool = False,
+    ) -> Any:
+        """Go on where a recording ends; its samples stay bit for bit.
+
+        Args:
+            audio: the recording, or a list.
+            text: the words that follow; without it speech-like sound in the same voice follows.
+            seconds: how much to add (3 by default); with `text`, the time its words take.
+            voice: another voice; by default the recording's own.
+            style: as for `synthesize`.
+            seed: as for `synthesize`.
+            temperature: as for `synthesize`.
+            lexicon: as for `synthesize`.
+            stream: yield chunks, the recording first.
+
+        Returns:
+            A `Speech` that begins with the recording.
+
+        Raises:
+            UsageError: not a positive number of seconds, or more than one canvas holds.
+        """
+        return self._run(
+            "continue", stream, {"audio": audio, "text": text, "voice": voice, "seed": seed},
+            style=_style(style), temperature=temperature, lexicon=_lexicon(lexicon),
+            seconds=seconds,
+        )  # fmt: skip
+
+    def convert(
+        self,
+        audio: AudioLike | Sequence[AudioLike],
+        *,
+        voice: Any,
+        seed: Any = None,
+        temperature: float = 1.0,
+        stream: bool = False,
+    ) -> Any:
+        """The same words and timing in another voice.
+
+        Args:
+            audio: the recording, or a list; any length.
+            voice: whose voice: a recording, a named voice or a vector [D].
+            seed: as for `synthesize`.
+            temperature: as for `synthesize`.
+            stream: yield chunks.
+
+        Returns:
+            A `Speech` of the same duration, at the rate of the codec, mono.
+        """
+        return self._run(
+            "convert", stream, {"audio": audio, "voice": voice, "seed": seed},
+            temperature=temperature,
+        )  # fmt: skip
+
+    def run(self, request: Request) -> Speech:
+        """Do one request whose every field is filled in.
+
+        Args:
+            request: see `Request`; replaying one with the same weights makes the same samples.
+        """
+        return self._finish([request])[0]
+
+    # How they run -------------------------------------------------------------------------
+
+    def _run(self, task: Task, stream: bool, each: dict[str, Any], **shared: Any) -> Any:
+        requests, many = _requests(task, each, shared)
+        if stream:
+            if many:
+                raise UsageError("stream=True takes one request; loop over the list to stream each")
+            return self._stream(requests[0])
+        speeches = self._finish(requests)
+        return speeches if many else speeches[0]
+
+    def _start(self, requests: Sequence[Request]) -> Parts:
+        from speechloom.parts import Parts
+        from speechloom.preparing import check_request
+
+        for request in requests:
+            check_request(request)
+            self.hooks.before_task(request)
+        first = requests[0]
+        has_text = (first.text is not None) or bool(first.spans)
+        has_voice = any(request.voice is not None for request in requests)
+        chain = self.plan(first.task, text=has_text, spans=bool(first.spans), voice=has_voice)
+        return Parts(chain, self.registry, self.device)
+
+    def _stream(self, request: Request) -> Iterator[Audio]:
+        from speechloom.preparing import prepare
+        from speechloom.rendering import render
+
+        parts = self._start([request])
+        prepared = prepare(request, parts)
+        filler = self._filler(parts)
+        one_by_one = (filler.fill([job])[0] for job in prepared.jobs)
+        return render(prepared.layout, one_by_one, _player(parts), prepared.source)
+
+    def _finish(self, requests: Sequence[Request]) -> list[Speech]:
+        from speechloom.preparing import prepare
+
+        clock = _Clock()
+        with clock("load"):
+            parts = self._start(requests)
+            for role in parts.chain.parts:
+                parts.load(role)
+        with clock("prepare"):
+            prepared = [prepare(request, parts) for request in requests]
+        with clock("fill"):
+            jobs = [job for one in prepared for job in one.jobs]
+            filled = self._filler(parts).fill(jobs)
+        speeches = []
+        at = 0
+        for one in prepared:
+            theirs = filled[at : at + len(one.jobs)]
+            at += len(one.jobs)
+            with clock("play"):
+                audio = self._played(one, theirs, parts)
+            speech = _speech(one, theirs, audio, parts, dict(clock.seconds))
+            self.hooks.after_task(one.request, speech)
+            speeches.append(speech)
+        return speeches
+
+    def _played(self, one: Prepared, filled: Sequence[Filled], parts: Parts) -> Audio:
+        from speechloom.rendering import render
+
+        audio = joined(render(one.layout, iter(filled), _player(parts), one.source))
+        subtype = one.source.subtype if one.source is not None else None
+        return Audio(audio.samples, audio.sample_rate, subtype)
+
+    def _filler(self, parts: Parts) -> Filler:
+        from speechloom.filling import Filler
+
+        task = parts.chain.task
+
+        def report(stage: str, done: int, total: int) -> None:
+            self.hooks.progress(Progress(task, stage, done, total))
+
+        return Filler(
+            task,
+            parts.generator,
+            parts.content_generator,
+            parts.tokenizer,
+            parts.codec,
+            parts.frontend_facts,
+            report,
+        )
+
+
+class _Clock:
+    """Adds up seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stage = ""
+        self._since = 0.0
+
+    def __call__(self, stage: str) -> _Clock:
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self._since
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
+
+
+# Requests ---------------------------------------------------------------------------------
+
+
+def _requests(
+    task: Task, each: dict[str, Any], shared: dict[str, Any]
+) -> tuple[list[Request], bool]:
+    """One request per item of the lists among `each`; a single value goes to all."""
+    leading = next(iter(each))
+    many = isinstance(each[leading], (list, Sequence)) and not isinstance(
+        each[leading], (str, bytes, tuple)
+    )
+    count = len(each[leading]) if many else 1
+    if many and count == 0:
+        raise UsageError(f"{leading} is an empty list; there is nothing to do")
+    columns = {
+        name: _column(name, value, count, many and (name == leading or name != "voice"))
+        for name, value in each.items()
+    }
+    if many and isinstance(each.get("voice"), list) and len(each["voice"]) == count:
+        columns["voice"] = list(each["voice"])
+    drawn = [secrets.randbelow(2**31) if seed is None else int(seed) for seed in columns["seed"]]
+    columns["seed"] = drawn
+    if "audio" in columns:
+        columns["audio"] = [_readable_again(audio) for audio in columns["audio"]]
+    rows = [{name: column[i] for name, column in columns.items()} for i in range(count)]
+    return [Request(task=task, **row, **shared) for row in rows], many
+
+
+def _readable_again(audio: Any) -> Any:
+    """Streams can be read once, and a request is read again for its record."""
+    return load_audio(audio) if audio == "-" or hasattr(audio, "read") else audio
+
+
+def _column(name: str, value: Any, count: int, may_be_list: bool) -> list[Any]:
+    is_list = may_be_list and isinstance(value, (list, Sequence))
+    if is_list and not isinstance(value, (str, bytes, tuple)):
+        if len(value) != count:
+            raise UsageError(f"{name} has {len(value)} items for {count} requests")
+        return list(value)
+    return [value] * count
+
+
+def _style(style: Style) -> dict[str, float]:
+    if style is None:
+        return {}
+    if isinstance(style, str):
+        if style not in STYLES:
+            raise UsageError(f"no style is called {style!r}; the styles are {', '.join(STYLES)}")
+        return dict(STYLES[style])
+    if isinstance(style, (int, float)):
+        return {"rate": float(style)}
+    return {name: float(value) for name, value in style.items()}
+
+
+def _lexicon(
+    lexicon: Mapping[str, Sequence[str]] | None,
+) -> Mapping[str, tuple[str, ...]] | None:
+    if lexicon is None:
+        return None
+    return {word.lower(): tuple(phones) for word, phones in lexicon.items()}
+
+
+# Results ----------------------------------------------------------------------------------
+
+
+def _player(parts: Parts) -> Any:
+    from speechloom.rendering import Player
+
+    return Player(parts.generator, parts.codec, parts.vocoder)
+
+
+def _speech(
+    one: Prepared,
+    filled: Sequence[Filled],
+    audio: Audio,
+    parts: Parts,
+    timings: Mapping[str, float],
+) -> Speech:
+    from speechloom.provenance import provenance_of
+    from speechloom.rendering import regions_of
+
+    facts = parts.generator_facts
+    codes: tuple[Codes, ...] = ()
+    if facts.gives.startswith("codes:"):
+        name = facts.gives.removeprefix("codes:")
+        codes = tuple(
+            Codes(f.result[None], name, facts.codebook_size, facts.frame_rate)
+            for f in filled
+            if not isinstance(f.result, Audio)
+        )
+    return Speech(
+        audio=audio,
+        seed=one.request.seed,
+        regions=regions_of(one.layout, one.source, audio.sample_rate),
+        alignment=_alignment(one.layout, one.kept_words),
+        tokens=tuple(tokens for f in filled for tokens in f.as_tokens()),
+        codes=codes,
+        provenance=provenance_of(one.request, parts),
+        timings=timings,
+    )
+
+
+def _alignment(layout: Layout, kept: Sequence[Span]) -> Alignment:
+    """Words and phones of what was made, and the words that stayed, in order of time."""
+    from speechloom.layout import Make
+
+    words, phones = list(kept), []
+    at = 0.0
+    for piece in layout.pieces:
+        if isinstance(piece, Make):
+            sheet = layout.sheets[piece.sheet]
+            shift = at - float(piece.start)
+            words += [Span(t, float(a) + shift, float(b) + shift) for t, a, b in sheet.words]
+            phones += [
+                Span(p.symbol, float(p.start) + shift, float(p.end) + shift)
+                for p in sheet.phones
+                if p.start >= piece.start and p.end <= piece.end
+            ]
+            at += float(piece.seconds)
+        elif piece.end is not None:
+            at += float(piece.end - piece.start)
+    ordered = sorted(words, key=lambda span: span.start_seconds)
+    return Alignment(tuple(ordered), tuple(phones))
