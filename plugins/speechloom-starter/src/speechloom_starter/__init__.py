@@ -1,0 +1,1 @@
+"""speechloom-starter: a voice that works offline on a laptop, from weights shipped in the wheel."""

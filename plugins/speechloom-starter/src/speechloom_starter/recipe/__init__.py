@@ -1,0 +1,1 @@
+"""The recipe that turns a text file into the starter's weights."""

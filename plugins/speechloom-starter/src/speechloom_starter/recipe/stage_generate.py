@@ -1,0 +1,132 @@
+"""Stages ``t2u`` and ``u2c``: masked generators over the encoded corpus."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from speechloom_speechsec.config import SpeechSECConfig
+from speechloom_speechsec.loss import masked_loss
+from speechloom_speechsec.masks import MaskConfig, draw_training_mask
+from speechloom_speechsec.model import SpeechSEC
+from speechloom_starter.recipe.config import TrainConfig
+from speechloom_starter.recipe.data import Corpus
+from speechloom_starter.recipe.encode import EncodedCorpus
+from speechloom_starter.recipe.loop import Stage, torch_generator
+from speechloom_starter.thirds import phone_thirds
+
+Ints = npt.NDArray[np.int64]
+
+
+class GeneratorStage(Stage):
+    """What both generators share: crops of similar length, a drawn mask, the masked loss."""
+
+    network: SpeechSEC
+    masks: MaskConfig
+
+    def __init__(
+        self, corpus: Corpus, encoded: EncodedCorpus, model: SpeechSECConfig, train: TrainConfig
+    ) -> None:
+        self.corpus = corpus
+        self.encoded = encoded
+        self.train = train
+        self.network = SpeechSEC(model, seed=train.seed)
+        self.pool = self._pool()
+
+    @abstractmethod
+    def _pool(self) -> list[int]:
+        """The utterances to learn from."""
+
+    @abstractmethod
+    def _item(self, index: int, start: int, frames: int) -> tuple[Ints, Ints]:
+        """Content [F] and codes [K, F] of a piece of an utterance."""
+
+    def _voices(self, chosen: list[int], rng: np.random.Generator) -> Tensor | None:
+        return None
+
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy at the masked positions."""
+        chosen = self._choose(rng)
+        content, codes, lengths = self._batch(chosen, rng)
+        mask = draw_training_mask(
+            codes,
+            content,
+            lengths,
+            mask_id=self.network.config.mask_id,
+            generator=torch_generator(rng),
+            config=self.masks,
+        )
+        voice = self._voices(chosen, rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            report = masked_loss(self.network, codes, lengths, mask, voice=voice)
+        first = float(report.nats[0] / report.positions[0].clamp(min=1))
+        right = float(report.correct.sum() / report.positions.sum().clamp(min=1))
+        return report.loss, {"first_level": first, "accuracy": right}
+
+    def _choose(self, rng: np.random.Generator) -> list[int]:
+        # A run of neighbours in length order, out of a larger draw: little padding.
+        drawn = rng.choice(self.pool, 8 * self.train.batch)
+        ordered = drawn[np.argsort(self.encoded.frames[drawn], kind="stable")]
+        start = int(rng.integers(0, len(ordered) - self.train.batch + 1))
+        return [int(index) for index in ordered[start : start + self.train.batch]]
+
+    def _batch(self, chosen: list[int], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        limit = round(self.train.seconds * 50)
+        items = []
+        for index in chosen:
+            frames = int(self.encoded.frames[index])
+            start = int(rng.integers(0, max(0, frames - limit) + 1))
+            items.append(self._item(index, start, min(limit, frames)))
+        lengths = torch.tensor([len(content) for content, _ in items])
+        content = torch.zeros(len(items), int(lengths.max()), dtype=torch.int64)
+        codes = torch.zeros(
+            len(items), self.network.config.codebooks, content.shape[1], dtype=torch.int64
+        )
+        for row, (one, code) in enumerate(items):
+            content[row, : len(one)] = torch.from_numpy(one)
+            codes[row, :, : len(one)] = torch.from_numpy(code)
+        return content, codes, lengths
+
+
+class TextToUnitsStage(GeneratorStage):
+    """Thirds of phones to content units; learns from utterances whose phones are known."""
+
+    name = "t2u"
+    masks = MaskConfig(task_weights=(0.55, 0.15, 0.3, 0.0), content_dropout=0.05)
+
+    def _pool(self) -> list[int]:
+        return self.corpus.spoken
+
+    def _item(self, index: int, start: int, frames: int) -> tuple[Ints, Ints]:
+        u = self.corpus.utterances[index]
+        at = self.corpus.phone_at(index, int(self.encoded.frames[index]))
+        content = phone_thirds(u.phones, np.bincount(at, minlength=len(u.phones)))
+        offset = int(self.encoded.offsets[index]) + start
+        units = self.encoded.units[offset : offset + frames].astype(np.int64)
+        return content[start : start + frames], units[None]
+
+
+class UnitsToCodesStage(GeneratorStage):
+    """Content units and a voice to codes; the voice is that of another utterance."""
+
+    name = "u2c"
+    masks = MaskConfig(content_dropout=0.05, voice_dropout=0.1)
+
+    def _pool(self) -> list[int]:
+        return list(range(len(self.corpus)))
+
+    def _item(self, index: int, start: int, frames: int) -> tuple[Ints, Ints]:
+        offset = int(self.encoded.offsets[index]) + start
+        units = self.encoded.units[offset : offset + frames].astype(np.int64)
+        return units, self.encoded.codes[offset : offset + frames].astype(np.int64).T
+
+    def _voices(self, chosen: list[int], rng: np.random.Generator) -> Tensor | None:
+        rows = []
+        for index in chosen:
+            same = self.corpus.by_speaker[self.corpus.utterances[index].speaker]
+            rows.append(self.encoded.voices[int(rng.choice(same))])
+        return torch.from_numpy(np.stack(rows))
