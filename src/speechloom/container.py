@@ -22,7 +22,15 @@ import numpy as np
 from speechloom.errors import AudioError, OutputError, UsageError
 from speechloom.values import Audio
 
-__all__ = ["AudioLike", "load_audio", "read_comment", "save_audio", "write_atomically"]
+__all__ = [
+    "AudioLike",
+    "audio_suffix",
+    "encode_audio",
+    "load_audio",
+    "read_comment",
+    "save_audio",
+    "write_atomically",
+]
 
 AudioLike = Union[Audio, str, "os.PathLike[str]", bytes, IO[bytes], "tuple[Any, int]"]
 """What the tasks take as audio: an `Audio`, a path, ``-`` for standard input, the bytes of a file,
@@ -111,7 +119,7 @@ def _decode(data: bytes, name: str) -> Audio:
 
 
 def _check_riff_whole(data: bytes, name: str) -> None:
-    """libsndfile silently plays what is left of a truncated wav; the header knows better."""
+    """Libsndfile silently plays what is left of a truncated wav; the header knows better."""
     for tag, start, size in _riff_chunks(data):
         if tag == b"data" and size not in _UNKNOWN_SIZES and start + size > len(data):
             raise AudioError(
@@ -130,6 +138,18 @@ def _riff_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
         chunks.append((data[at : at + 4], at + 8, size))
         at += 8 + size + (size & 1)
     return chunks
+
+
+def audio_suffix(path: Path) -> str:
+    """The suffix of a path that names an audio format.
+
+    Raises:
+        UsageError: it names none.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise UsageError(f"{path} names no audio format; end it with one of {', '.join(_FORMATS)}")
+    return suffix
 
 
 def read_comment(path: str | os.PathLike[str]) -> str:
@@ -175,7 +195,7 @@ def save_audio(
         OutputError: it cannot be written; nothing is left behind.
     """
     to_stdout = os.fspath(path) == "-"
-    suffix = container or (".wav" if to_stdout else Path(path).suffix.lower())
+    suffix = container or (".wav" if to_stdout else audio_suffix(Path(path)))
     data = encode_audio(audio, suffix, subtype=subtype, comment=comment)
     if to_stdout:
         sys.stdout.buffer.write(data)

@@ -11,6 +11,8 @@ alone and moves nothing to a device that the caller did not name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from speechloom.spec import ComponentSpec
@@ -25,9 +27,11 @@ __all__ = [
     "Component",
     "Frontend",
     "Generator",
+    "HasWeightFiles",
     "SpeakerEncoder",
     "Tokenizer",
     "Vocoder",
+    "WeightFile",
 ]
 
 
@@ -58,6 +62,28 @@ class Component(Protocol):
     @classmethod
     def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> Self:
         """Build it tiny, with random weights: no files, no network; for tests."""
+        ...
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A weight file of a component.
+
+    Attributes:
+        path: where it is, or would be.
+        sha256: the hash that the plugin promises.
+    """
+
+    path: Path
+    sha256: str
+
+
+@runtime_checkable
+class HasWeightFiles(Protocol):
+    """What a component class adds so that ``speechloom models`` can list and verify its weights."""
+
+    def weight_files(self, spec: ComponentSpec) -> Mapping[str, WeightFile]:
+        """Weight files by name; a class method, nothing is loaded."""
         ...
 
 

@@ -92,6 +92,7 @@ def replay(
     pipeline: Pipeline | None = None,
     audio: AudioLike | None = None,
     voice: Any = None,
+    device: str = "cpu",
 ) -> Speech:
     """Make the samples of a saved file again, from its record.
 
@@ -100,6 +101,7 @@ def replay(
         pipeline: where to run it; one of the same components by default.
         audio: the recording it was made from, when that has moved.
         voice: the recording of the voice, when that has moved.
+        device: where to run it, when no pipeline is given.
 
     Returns:
         The same samples, where the same versions and weights are installed.
@@ -113,7 +115,7 @@ def replay(
     record = read_provenance(path)
     request = _request_of(record, audio, voice)
     wanted = {cast(Role, row["role"]): row["id"] for row in record["chain"]}
-    chosen = pipeline or Pipeline(parts=wanted)
+    chosen = pipeline or Pipeline(device=device, parts=wanted)
     speech = chosen.run(request)
     _check_weights(record["chain"], speech.provenance["chain"])
     return speech
