@@ -51,7 +51,7 @@ class _FakeGenerator(Fake):
 
 
 class FakeGenerator(_FakeGenerator):
-    """Units to codes: noise as loud as the unit says, silence for silent units."""
+    """Units to codes: noise as loud as the unit says, next to nothing for silent ones."""
 
     default_spec: ClassVar[ComponentSpec] = GENERATOR
 
@@ -61,7 +61,7 @@ class FakeGenerator(_FakeGenerator):
         drawn = draws(canvas) % np.uint64(201)
         swing = (drawn.astype(np.int64) - 100) * canvas.temperature
         level = 16 if canvas.content is None else np.maximum(_numbers(canvas.content) // 4, 0)
-        loudness = np.broadcast_to(level, swing[:, 0].shape)[:, None] / 31
+        loudness = (np.broadcast_to(level, swing[:, 0].shape)[:, None] + 1) / 32
         new = np.clip(CENTRE + np.rint(swing * loudness), 0, 2 * CENTRE)
         facts = self._facts
         return Codes(

@@ -220,6 +220,11 @@ class FakeAligner(Fake):
         """(start, end) in seconds of each phone of each utterance."""
         facts = self.spec.facts
         assert isinstance(facts, AlignerFacts)
+        foreign = {one.alphabet for one in phones} - {facts.alphabet}
+        if foreign:
+            raise UsageError(
+                f"phones must be of the alphabet {facts.alphabet}, but are of {min(foreign)}"
+            )
         if facts.max_seconds is not None and audio.seconds > facts.max_seconds:
             raise UsageError(
                 f"the recording lasts {audio.seconds:.1f} s, but at most {facts.max_seconds} s "
