@@ -17,6 +17,7 @@ import torch
 
 from speechloom.errors import PluginError
 from speechloom.layout import Copy, Sheet, TimedPhone
+from speechloom.parts import context_seconds
 from speechloom.spec import (
     CodecFacts,
     ComponentSpec,
@@ -37,9 +38,6 @@ _F = TypeVar("_F", bound=Facts)
 
 MAX_BATCH_FRAMES = 8000
 """Frames filled in one call; bounds memory, and on a CPU more at once is not faster."""
-
-DEFAULT_CONTEXT_SECONDS = 1.0
-"""Recording encoded on either side of what is needed, for models of unbounded context."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Filler:
         tokenizer: reads content tokens off a recording, or None.
         codec: reads codes off a recording, or None.
         frontend: facts of the front end, for its phone ids, or None.
-        progress: called with (stage, done, total) as sheets are filled.
+        progress: called with the number of sheets filled so far.
     """
 
     task: Task
@@ -103,7 +101,7 @@ class Filler:
     tokenizer: Tokenizer | None = None
     codec: Codec | None = None
     frontend: FrontendFacts | None = None
-    progress: Callable[[str, int, int], None] | None = None
+    progress: Callable[[int], None] | None = None
     done: int = field(default=0, init=False)
 
     def fill(self, jobs: Sequence[SheetJob]) -> list[Filled]:
@@ -122,7 +120,7 @@ class Filler:
                 results[index] = filled
             self.done += len(batch)
             if self.progress:
-                self.progress("fill", self.done, len(jobs))
+                self.progress(self.done)
         return [results[i] for i in range(len(jobs))]
 
     def _batches(self, jobs: Sequence[SheetJob], order: Sequence[int]) -> list[list[int]]:
@@ -130,7 +128,7 @@ class Filler:
         batches: list[list[int]] = []
         for index in order:
             longest = float(jobs[index].sheet.seconds) * rate
-            same = batches and jobs[batches[-1][0]].temperature == jobs[index].temperature
+            same = batches and _alike(jobs[batches[-1][0]], jobs[index])
             if same and (len(batches[-1]) + 1) * longest <= MAX_BATCH_FRAMES:
                 batches[-1].append(index)
             else:
@@ -229,6 +227,11 @@ class Filler:
         return replace(canvas, ids=ids.clamp_min(0), known=ids >= 0)
 
 
+def _alike(one: SheetJob, other: SheetJob) -> bool:
+    """Whether one canvas can hold both: it has one temperature, and voices for all or for none."""
+    return one.temperature == other.temperature and (one.voice is None) == (other.voice is None)
+
+
 def frames_of(seconds: Fraction, frame_rate: Fraction) -> int:
     """Frames that cover a length completely; at least one."""
     return max(1, math.ceil(seconds * frame_rate))
@@ -265,9 +268,7 @@ def _clips(
     rate: Fraction,
     facts: CodecFacts | TokenizerFacts,
 ) -> list[_Clip]:
-    context = facts.context_frames
-    if context is None:
-        context = math.ceil(DEFAULT_CONTEXT_SECONDS * rate)
+    context = math.ceil(context_seconds(facts) * facts.frame_rate)
     clips = []
     for index, (job, theirs) in enumerate(zip(jobs, copies, strict=True)):
         for copy in theirs:
@@ -347,10 +348,11 @@ def _phone_frames(
 
 
 def _with_voices(canvas: Canvas, jobs: Sequence[SheetJob], facts: GeneratorFacts) -> Canvas:
-    if facts.voice is None or any(job.voice is None for job in jobs):
+    """Give the voices to a generator that takes that kind; jobs of one canvas all have one."""
+    voices = [job.voice for job in jobs if job.voice is not None and job.voice.kind == facts.voice]
+    if len(voices) < len(jobs):
         return canvas
-    vectors = [torch.from_numpy(job.voice.vector.copy()) for job in jobs if job.voice is not None]
-    return replace(canvas, voices=torch.stack(vectors))
+    return replace(canvas, voices=torch.stack([torch.from_numpy(v.vector.copy()) for v in voices]))
 
 
 # Results ----------------------------------------------------------------------------------

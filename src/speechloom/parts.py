@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 from speechloom.errors import UnsupportedCapability
 from speechloom.router import ROLES, Chain, Role
-from speechloom.spec import FrontendFacts, GeneratorFacts
+from speechloom.spec import (
+    CodecFacts,
+    FrontendFacts,
+    GeneratorFacts,
+    SpeakerEncoderFacts,
+    TokenizerFacts,
+)
 
 if TYPE_CHECKING:
     from speechloom.protocols import (
@@ -24,6 +31,9 @@ if TYPE_CHECKING:
     from speechloom.registry import Registry
 
 __all__ = ["Parts"]
+
+DEFAULT_CONTEXT_SECONDS = Fraction(1)
+"""Recording encoded on either side of what is needed, for models of unbounded context."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +126,20 @@ class Parts:
 
     @property
     def max_seconds(self) -> float:
-        """The longest sheet that every generator of the chain fills well."""
-        return min(self.generator_facts.max_seconds, self.speaker_facts.max_seconds)
+        """The longest sheet that every part of the chain takes at once."""
+        limits = [self.generator_facts.max_seconds, self.speaker_facts.max_seconds]
+        for role in ("tokenizer", "codec"):
+            facts = self.chain.parts[role].facts if role in self.chain else None
+            if isinstance(facts, (TokenizerFacts, CodecFacts)) and facts.max_seconds is not None:
+                limits.append(facts.max_seconds - 2 * float(context_seconds(facts)))
+        return min(limits)
+
+    @property
+    def named_voices(self) -> tuple[str, ...]:
+        """The voices that can be asked for by name."""
+        if "speaker_encoder" not in self.chain:
+            return ()
+        return cast(SpeakerEncoderFacts, self.chain.spec("speaker_encoder").facts).named_voices
 
     def check_styles(self, style: dict[str, float]) -> None:
         """Refuse a style control that no generator of the chain honours.
@@ -149,6 +171,13 @@ class Parts:
                 }
             )
         return rows
+
+
+def context_seconds(facts: CodecFacts | TokenizerFacts) -> Fraction:
+    """How much of a recording is encoded on either side of what is needed."""
+    if facts.context_frames is None:
+        return DEFAULT_CONTEXT_SECONDS
+    return facts.context_frames / facts.frame_rate
 
 
 def core_version() -> str:

@@ -6,16 +6,25 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from speechloom.container import AudioLike, load_audio
-from speechloom.errors import UsageError
+from speechloom.container import AudioLike
+from speechloom.errors import RoutingError, UsageError
 from speechloom.hooks import Hooks, default_hooks
 from speechloom.registry import Registry, default_registry
+from speechloom.requesting import (
+    STYLES,
+    Style,
+    check_request,
+    lexicon_of,
+    requests_of,
+    spans_of,
+    style_of,
+)
 from speechloom.router import ROLES, Chain, Role, find_chain
 from speechloom.spec import Task
 from speechloom.speech import Alignment, Request, Span, Speech
@@ -23,21 +32,10 @@ from speechloom.values import Audio, Codes, joined
 
 if TYPE_CHECKING:
     from speechloom.filling import Filled, Filler
-    from speechloom.layout import Layout
     from speechloom.parts import Parts
     from speechloom.preparing import Prepared
 
-__all__ = ["STYLES", "Pipeline", "Progress"]
-
-STYLES: Mapping[str, Mapping[str, float]] = {
-    "normal": {},
-    "slow": {"rate": 0.8},
-    "fast": {"rate": 1.25},
-}
-"""Styles that have a name."""
-
-Style = str | float | Mapping[str, float] | None
-"""A named style, a speed factor, or controls by name."""
+__all__ = ["STYLES", "Pipeline", "Progress", "Style"]
 
 
 @dataclass(frozen=True)
@@ -98,20 +96,36 @@ class Pipeline:
         Raises:
             RoutingError: no chain fits.
         """
-        return find_chain(
-            task,
-            self.registry.specs,
-            wanted=self.parts,
-            has_text=text,
-            has_spans=spans,
-            has_voice=voice or task == "convert",
-            policy=self.hooks.router_policy,
-        )
+        try:
+            return find_chain(
+                task,
+                self.registry.specs,
+                wanted=self.parts,
+                has_text=text,
+                has_spans=spans,
+                has_voice=voice or task == "convert",
+                policy=self.hooks.router_policy,
+            )
+        except RoutingError:
+            self._check_usable()
+            raise
+
+    def _check_usable(self) -> None:
+        """A part that was asked for and is installed, but broken, has a cause worth more.
+
+        Raises:
+            PluginError: naming it.
+        """
+        for role, id_ in self.parts.items():
+            kind = ROLES[role]
+            found = [r for r in self.registry.records(kind) if id_ in (r.id, r.full_id)]
+            if found and not any(record.status.usable for record in found):
+                self.registry.load(kind, id_, device=self.device)
 
     # The four tasks -----------------------------------------------------------------------
 
     @overload
-    def synthesize(
+    def synthesize(  # type: ignore[overload-overlap]  # a str is a Sequence[str], and goes first
         self, text: str, *, voice: Any = ..., style: Style = ..., seed: int | None = ...,
         temperature: float = ..., lexicon: Mapping[str, Sequence[str]] | None = ...,
         stream: Literal[False] = ...,
@@ -163,7 +177,7 @@ class Pipeline:
         """
         return self._run(
             "synthesize", stream, {"text": text, "voice": voice, "seed": seed},
-            style=_style(style), temperature=temperature, lexicon=_lexicon(lexicon),
+            style=style_of(style), temperature=temperature, lexicon=lexicon_of(lexicon),
         )  # fmt: skip
 
     def edit(
@@ -205,8 +219,8 @@ class Pipeline:
         return self._run(
             "edit", stream,
             {"audio": audio, "text": text, "new_text": new_text, "voice": voice, "seed": seed},
-            style=_style(style), temperature=temperature, lexicon=_lexicon(lexicon),
-            spans=tuple((float(a), float(b), str(words)) for a, b, words in spans),
+            style=style_of(style), temperature=temperature, lexicon=lexicon_of(lexicon),
+            spans=spans_of(spans),
         )  # fmt: skip
 
     def continue_(
@@ -243,7 +257,7 @@ class Pipeline:
         """
         return self._run(
             "continue", stream, {"audio": audio, "text": text, "voice": voice, "seed": seed},
-            style=_style(style), temperature=temperature, lexicon=_lexicon(lexicon),
+            style=style_of(style), temperature=temperature, lexicon=lexicon_of(lexicon),
             seconds=seconds,
         )  # fmt: skip
 
@@ -284,7 +298,7 @@ class Pipeline:
     # How they run -------------------------------------------------------------------------
 
     def _run(self, task: Task, stream: bool, each: dict[str, Any], **shared: Any) -> Any:
-        requests, many = _requests(task, each, shared)
+        requests, many = requests_of(task, each, shared)
         if stream:
             if many:
                 raise UsageError("stream=True takes one request; loop over the list to stream each")
@@ -294,13 +308,15 @@ class Pipeline:
 
     def _start(self, requests: Sequence[Request]) -> Parts:
         from speechloom.parts import Parts
-        from speechloom.preparing import check_request
 
         for request in requests:
             check_request(request)
-            self.hooks.before_task(request)
         first = requests[0]
         has_text = (first.text is not None) or bool(first.spans)
+        if any((one.text is None) != (first.text is None) for one in requests):
+            raise UsageError("some of the requests have text and some have none; run them apart")
+        for request in requests:
+            self.hooks.before_task(request)
         has_voice = any(request.voice is not None for request in requests)
         chain = self.plan(first.task, text=has_text, spans=bool(first.spans), voice=has_voice)
         return Parts(chain, self.registry, self.device)
@@ -311,7 +327,7 @@ class Pipeline:
 
         parts = self._start([request])
         prepared = prepare(request, parts)
-        filler = self._filler(parts)
+        filler = self._filler(parts, len(prepared.jobs))
         one_by_one = (filler.fill([job])[0] for job in prepared.jobs)
         return render(prepared.layout, one_by_one, _player(parts), prepared.source)
 
@@ -324,10 +340,13 @@ class Pipeline:
             for role in parts.chain.parts:
                 parts.load(role)
         with clock("prepare"):
-            prepared = [prepare(request, parts) for request in requests]
+            prepared = []
+            for request in requests:
+                prepared.append(prepare(request, parts))
+                self._report(request, "prepare", len(prepared), len(requests))
         with clock("fill"):
             jobs = [job for one in prepared for job in one.jobs]
-            filled = self._filler(parts).fill(jobs)
+            filled = self._filler(parts, len(jobs)).fill(jobs)
         speeches = []
         at = 0
         for one in prepared:
@@ -336,8 +355,9 @@ class Pipeline:
             with clock("play"):
                 audio = self._played(one, theirs, parts)
             speech = _speech(one, theirs, audio, parts, dict(clock.seconds))
-            self.hooks.after_task(one.request, speech)
             speeches.append(speech)
+            self._report(one.request, "play", len(speeches), len(requests))
+            self.hooks.after_task(one.request, speech)
         return speeches
 
     def _played(self, one: Prepared, filled: Sequence[Filled], parts: Parts) -> Audio:
@@ -347,13 +367,16 @@ class Pipeline:
         subtype = one.source.subtype if one.source is not None else None
         return Audio(audio.samples, audio.sample_rate, subtype)
 
-    def _filler(self, parts: Parts) -> Filler:
+    def _report(self, request: Request, stage: str, done: int, total: int) -> None:
+        self.hooks.progress(Progress(request.task, stage, done, total))
+
+    def _filler(self, parts: Parts, sheets: int) -> Filler:
         from speechloom.filling import Filler
 
         task = parts.chain.task
 
-        def report(stage: str, done: int, total: int) -> None:
-            self.hooks.progress(Progress(task, stage, done, total))
+        def report(done: int) -> None:
+            self.hooks.progress(Progress(task, "fill", done, sheets))
 
         return Filler(
             task,
@@ -384,68 +407,6 @@ class _Clock:
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._since
         self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
-
-
-# Requests ---------------------------------------------------------------------------------
-
-
-def _requests(
-    task: Task, each: dict[str, Any], shared: dict[str, Any]
-) -> tuple[list[Request], bool]:
-    """One request per item of the lists among `each`; a single value goes to all."""
-    leading = next(iter(each))
-    many = isinstance(each[leading], (list, Sequence)) and not isinstance(
-        each[leading], (str, bytes, tuple)
-    )
-    count = len(each[leading]) if many else 1
-    if many and count == 0:
-        raise UsageError(f"{leading} is an empty list; there is nothing to do")
-    columns = {
-        name: _column(name, value, count, many and (name == leading or name != "voice"))
-        for name, value in each.items()
-    }
-    if many and isinstance(each.get("voice"), list) and len(each["voice"]) == count:
-        columns["voice"] = list(each["voice"])
-    drawn = [secrets.randbelow(2**31) if seed is None else int(seed) for seed in columns["seed"]]
-    columns["seed"] = drawn
-    if "audio" in columns:
-        columns["audio"] = [_readable_again(audio) for audio in columns["audio"]]
-    rows = [{name: column[i] for name, column in columns.items()} for i in range(count)]
-    return [Request(task=task, **row, **shared) for row in rows], many
-
-
-def _readable_again(audio: Any) -> Any:
-    """Streams can be read once, and a request is read again for its record."""
-    return load_audio(audio) if audio == "-" or hasattr(audio, "read") else audio
-
-
-def _column(name: str, value: Any, count: int, may_be_list: bool) -> list[Any]:
-    is_list = may_be_list and isinstance(value, (list, Sequence))
-    if is_list and not isinstance(value, (str, bytes, tuple)):
-        if len(value) != count:
-            raise UsageError(f"{name} has {len(value)} items for {count} requests")
-        return list(value)
-    return [value] * count
-
-
-def _style(style: Style) -> dict[str, float]:
-    if style is None:
-        return {}
-    if isinstance(style, str):
-        if style not in STYLES:
-            raise UsageError(f"no style is called {style!r}; the styles are {', '.join(STYLES)}")
-        return dict(STYLES[style])
-    if isinstance(style, (int, float)):
-        return {"rate": float(style)}
-    return {name: float(value) for name, value in style.items()}
-
-
-def _lexicon(
-    lexicon: Mapping[str, Sequence[str]] | None,
-) -> Mapping[str, tuple[str, ...]] | None:
-    if lexicon is None:
-        return None
-    return {word.lower(): tuple(phones) for word, phones in lexicon.items()}
 
 
 # Results ----------------------------------------------------------------------------------
@@ -480,7 +441,7 @@ def _speech(
         audio=audio,
         seed=one.request.seed,
         regions=regions_of(one.layout, one.source, audio.sample_rate),
-        alignment=_alignment(one.layout, one.kept_words),
+        alignment=_alignment(one),
         tokens=tuple(tokens for f in filled for tokens in f.as_tokens()),
         codes=codes,
         provenance=provenance_of(one.request, parts),
@@ -488,10 +449,12 @@ def _speech(
     )
 
 
-def _alignment(layout: Layout, kept: Sequence[Span]) -> Alignment:
+def _alignment(one: Prepared) -> Alignment:
     """Words and phones of what was made, and the words that stayed, in order of time."""
     from speechloom.layout import Make
 
+    layout, kept = one.layout, one.kept_words
+    length = 0 if one.source is None else Fraction(one.source.length, one.source.sample_rate)
     words, phones = list(kept), []
     at = 0.0
     for piece in layout.pieces:
@@ -505,7 +468,7 @@ def _alignment(layout: Layout, kept: Sequence[Span]) -> Alignment:
                 if p.start >= piece.start and p.end <= piece.end
             ]
             at += float(piece.seconds)
-        elif piece.end is not None:
-            at += float(piece.end - piece.start)
+        else:
+            at += float((length if piece.end is None else piece.end) - piece.start)
     ordered = sorted(words, key=lambda span: span.start_seconds)
     return Alignment(tuple(ordered), tuple(phones))

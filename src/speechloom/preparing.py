@@ -11,21 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from speechloom.container import load_audio
-from speechloom.errors import UsageError
+from speechloom.errors import TextError, UsageError
 from speechloom.filling import SheetJob
 from speechloom.layout import Layout
 from speechloom.parts import Parts
-from speechloom.spec import AlignerFacts, SpeakerEncoderFacts
+from speechloom.requesting import FASTEST, SLOWEST
+from speechloom.spec import AlignerFacts, FrontendFacts, SpeakerEncoderFacts
 from speechloom.speech import Request, Span
 from speechloom.tasks import continuation, convert, edit, synthesize
 from speechloom.values import Audio, Phones, Voice
 
-__all__ = ["CONTEXT_SECONDS", "Prepared", "check_request", "prepare"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CONTEXT_SECONDS", "Prepared", "prepare"]
 
 CONTEXT_SECONDS = 3.0
 """How much of a recording a generator sees beside what it makes; 3 to 5 s carry a voice."""
@@ -89,8 +93,15 @@ def _voice(request: Request, parts: Parts, source: Audio | None) -> Voice | None
         return _voice_by_name(os.fspath(wanted), parts, facts)
     vector = wanted.detach().cpu().numpy() if hasattr(wanted, "detach") else wanted
     if isinstance(vector, (np.ndarray, list)):
-        return _checked(Voice(np.asarray(vector, np.float32), facts.voice), facts)
+        return _checked(Voice(_numbers(vector), facts.voice), facts)
     return _voice_of(load_audio(wanted), parts)
+
+
+def _numbers(vector: Any) -> NDArray[np.float32]:
+    try:
+        return np.asarray(vector, np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(f"a voice must be a vector of numbers [D], not {vector!r:.80}") from None
 
 
 def _default_voice(
@@ -177,9 +188,14 @@ def _lay_continue(
     frames = _durations(parts, sentences, _rate(request), voice)
     if request.seconds is not None:
         said = sum(map(sum, frames)) / float(rate)
-        if request.seconds <= 0:
-            raise UsageError(f"seconds must be more than 0, but is {request.seconds:g}")
-        frames = _durations(parts, sentences, _rate(request) * said / request.seconds, voice)
+        factor = _rate(request) * said / request.seconds
+        if not SLOWEST <= factor <= FASTEST:
+            raise UsageError(
+                f"the words last {said:.1f} s at this style and cannot be said in "
+                f"{request.seconds:g} s, which is {factor:.3g} times the usual speed; "
+                f"{SLOWEST:g} to {FASTEST:g} times can be done"
+            )
+        frames = _durations(parts, sentences, factor, voice)
     layout = continuation.plan_text(
         length,
         sentences,
@@ -252,7 +268,14 @@ _LAYOUTS = {
 
 
 def _spoken(request: Request, parts: Parts, text: str) -> list[Phones]:
-    return parts.frontend.phonemize(text, lexicon=request.lexicon)
+    sentences = parts.frontend.phonemize(text, lexicon=request.lexicon)
+    known = cast(FrontendFacts, parts.frontend.spec.facts).phones
+    unknown = sorted({p for phones in sentences for p in phones.symbols} - set(known))
+    if unknown:
+        raise TextError(
+            f"no phone is called {', '.join(unknown)}; the phones are {', '.join(known)}"
+        )
+    return sentences
 
 
 def _rate(request: Request) -> float:
@@ -262,8 +285,8 @@ def _rate(request: Request) -> float:
 def _durations(
     parts: Parts, sentences: Sequence[Phones], rate: float, voice: Voice | None
 ) -> list[list[int]]:
-    takes_voice = parts.speaker_facts.voice is not None
-    voices = [voice] * len(sentences) if voice is not None and takes_voice else None
+    fits = voice is not None and voice.kind == parts.speaker_facts.voice
+    voices = [voice] * len(sentences) if voice is not None and fits else None
     return parts.speaker.durations(sentences, rate=rate, voices=voices)
 
 
@@ -378,28 +401,3 @@ class _Transcript:
 
 def _within(seconds: float, length: Fraction) -> Fraction:
     return min(max(Fraction(seconds).limit_denominator(1_000_000), Fraction(0)), length)
-
-
-def check_request(request: Request) -> None:
-    """Refuse a request that lacks what its task needs, before anything is loaded.
-
-    Raises:
-        UsageError: what is missing or does not go together.
-    """
-    task = request.task
-    if task == "synthesize" and request.text is None:
-        raise UsageError("synthesize needs a text")
-    if task != "synthesize" and request.audio is None:
-        raise UsageError(f"{task} needs a recording")
-    if task == "edit" and bool(request.spans) == (request.new_text is not None):
-        raise UsageError(
-            "edit needs either the transcript as it is and as it should be (text, new_text), or "
-            "spans in seconds with their new words"
-        )
-    if task == "edit" and request.new_text is not None and request.text is None:
-        raise UsageError("edit needs the transcript of the recording as it is (text)")
-    rate = request.style.get("rate", 1.0)
-    if not 0.25 <= rate <= 4.0:
-        raise UsageError(f"rate must lie between 0.25 and 4, but is {rate:g}")
-    if not request.temperature >= 0:
-        raise UsageError(f"temperature must be 0 or more, but is {request.temperature!r}")

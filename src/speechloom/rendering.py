@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -185,7 +184,17 @@ def _spliced(layout: Layout, index: int, filled: Filled, player: Player, source:
     if after is not None:
         begin, _ = kept_samples(after, source)
         _fade_to(made, source, begin)
+    _fade_edges(made, source.sample_rate, start=before is None, end=after is None)
     return Audio(made, source.sample_rate)
+
+
+def _fade_edges(made: NDArray[np.float32], rate: int, *, start: bool, end: bool) -> None:
+    """Where a made stretch meets another or nothing, it fades as sentences do."""
+    length = made.shape[1]
+    gain = _edge_gain(np.arange(length), 0, length, min(int(JOIN_SECONDS * rate), length // 2))
+    half = length // 2
+    made[:, :half] *= gain[:half] if start else 1
+    made[:, half:] *= gain[half:] if end else 1
 
 
 def _neighbour(pieces: Sequence[Keep | Make], index: int) -> Keep | None:
@@ -255,8 +264,3 @@ def _edge_gain(
 ) -> NDArray[np.float32]:
     distance = np.minimum(positions - begin, end - 1 - positions) + 1
     return np.clip(distance / (fade + 1), 0, 1).astype(np.float32)
-
-
-def as_seconds(samples: int, sample_rate: int) -> Fraction:
-    """A length as an exact fraction of a second."""
-    return Fraction(samples, sample_rate)
