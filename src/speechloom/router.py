@@ -226,7 +226,18 @@ class _Search:
                     )
                 continue
             if self._claims_task(generator, facts):
-                yield from self._with_generator(generator, facts)
+                found = self._with_generator(generator, facts)
+                yield from (chain for chain in found if self._uses_all(chain))
+
+    def _uses_all(self, chain: Chain) -> bool:
+        """Whether every part that was asked for has its place; a wish is never dropped."""
+        idle = [role for role in self.wanted if role not in chain]
+        for role in idle:
+            self._no(
+                f"with generator {chain.spec('generator').id} nothing is left to do for {role} "
+                f"{self.wanted[role]}"
+            )
+        return not idle
 
     def _claims_task(self, spec: ComponentSpec, facts: GeneratorFacts) -> bool:
         if self.task in facts.tasks:
@@ -288,11 +299,12 @@ class _Search:
     def _same_layout(
         self, spec: ComponentSpec, ours: GeneratorFacts, codec: ComponentSpec, theirs: CodecFacts
     ) -> bool:
-        for name, mine, other in (
-            ("frame rate", _hz(ours.frame_rate), _hz(theirs.frame_rate)),
+        facts: tuple[tuple[str, Any, Any], ...] = (
+            ("frame rate", ours.frame_rate, theirs.frame_rate),
             ("codebooks", ours.codebooks, theirs.codebooks),
             ("ids per codebook", ours.codebook_size, theirs.codebook_size),
-        ):
+        )
+        for name, mine, other in facts:
             if mine != other:
                 self._no(
                     f"{name}: generator {spec.id} has {mine}, but codec {codec.id} has {other}"
@@ -305,7 +317,10 @@ class _Search:
     ) -> Iterator[Chain]:
         if self._unused(("codec",), spec, f"gives {facts.gives}, which a vocoder plays"):
             return
-        for vocoder in self._candidates("vocoder"):
+        vocoders = self._candidates("vocoder")
+        if not vocoders and "vocoder" not in self.wanted:
+            self._no(f"generator {spec.id} gives {facts.gives}, and no vocoder is installed")
+        for vocoder in vocoders:
             theirs = cast(VocoderFacts, vocoder.facts)
             if theirs.takes == facts.gives and theirs.frame_rate == facts.frame_rate:
                 yield _with(chain, "vocoder", vocoder)
@@ -402,7 +417,7 @@ class _Search:
                     )
                 continue
             found = True
-            if not self._claims_task(giver, theirs):
+            if not self._claims_task(giver, theirs) or not self._voice_fits(giver, theirs, facts):
                 continue
             with_giver = _bridged(_with(chain, "content_generator", giver), theirs, facts)
             for known in self._known_tokens(with_giver, giver, theirs):
@@ -413,6 +428,18 @@ class _Search:
                 "from text"
             )
 
+    def _voice_fits(
+        self, giver: ComponentSpec, theirs: GeneratorFacts, facts: GeneratorFacts
+    ) -> bool:
+        """One voice serves both generators; one that can do without is given none of a stranger."""
+        if not theirs.voice_required or theirs.voice == facts.voice:
+            return True
+        self._no(
+            f"generator {giver.id} needs voice {theirs.voice}, but the generator after it takes "
+            f"{f'voice {facts.voice}' if facts.voice else 'none'}"
+        )
+        return False
+
     def _known_tokens(
         self, chain: Chain, giver: ComponentSpec, facts: GeneratorFacts
     ) -> Iterator[Chain]:
@@ -421,6 +448,11 @@ class _Search:
             if not self._unused(("tokenizer",), giver, "synthesizes from text alone"):
                 yield chain
             return
+        if not self.specs_of("tokenizer"):
+            self._no(
+                f"generator {giver.id} gives {facts.gives}, and no tokenizer reads that off the "
+                "recording"
+            )
         for tokenizer in self._candidates("tokenizer"):
             theirs = cast(TokenizerFacts, tokenizer.facts)
             if theirs.gives == facts.gives and theirs.frame_rate == facts.frame_rate:

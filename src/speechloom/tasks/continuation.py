@@ -62,7 +62,7 @@ def plan_text(
         context_seconds: how much of its end the generator sees.
         max_seconds: the longest sheet.
     """
-    context = _context(source_seconds, context_seconds)
+    context = min(_context(source_seconds, context_seconds), Fraction(max_seconds) / 2)
     limit = int((max_seconds - float(context)) * frame_rate)
     sheets: list[Sheet] = []
     for phones, frames in zip(sentences, durations, strict=True):

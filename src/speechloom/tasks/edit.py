@@ -126,11 +126,12 @@ def plan(
         One sheet per span.
 
     Raises:
-        UsageError: no span; spans that overlap or lie outside; new words too long for a sheet.
+        UsageError: no span; spans that overlap, lie outside or change nothing; new words too long
+            for a sheet; nothing left of the recording.
     """
     if not spans:
         raise UsageError("the two transcripts say the same words; there is nothing to edit")
-    _check_spans(spans, source_seconds)
+    _check_spans(spans, new, source_seconds)
     widened = _widened(spans, source_seconds)
     pieces: list[Piece] = []
     sheets: list[Sheet] = []
@@ -148,16 +149,23 @@ def plan(
         at = wide.end
     if at < source_seconds:
         pieces.append(Keep(at, None))
+    if not pieces:
+        raise UsageError("the edit removes the whole recording; nothing would be left")
     return Layout(tuple(pieces), tuple(sheets))
 
 
-def _check_spans(spans: Sequence[Span], total: Fraction) -> None:
+def _check_spans(spans: Sequence[Span], new: Sequence[NewWords], total: Fraction) -> None:
     at = Fraction(0)
-    for span in spans:
+    for span, words in zip(spans, new, strict=True):
         if not at <= span.start <= span.end <= total:
             raise UsageError(
                 f"spans must be in order and inside the recording of {float(total):.3f} s, but "
                 f"one goes from {float(span.start):.3f} to {float(span.end):.3f} s"
+            )
+        if span.start == span.end and not words.frames:
+            raise UsageError(
+                f"the span at {float(span.start):.3f} s is empty and has no new words; it would "
+                "change nothing"
             )
         at = span.end
 
