@@ -44,6 +44,7 @@ _FORMATS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 _INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_EXACT = (*_INTEGER_BITS, "FLOAT", "DOUBLE")  # a wav can hold mp3 and ADPCM, which nobody expects
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # written by programs that stream a wav into a pipe
 
 
@@ -62,8 +63,9 @@ def load_audio(source: AudioLike) -> Audio:
     if isinstance(source, Audio):
         return source
     if isinstance(source, tuple):
-        samples, rate = source
-        return Audio(_as_numpy(samples), rate)
+        if len(source) != 2:
+            raise AudioError(f"audio must be (samples, sample_rate), not {len(source)} values")
+        return Audio(_as_numpy(source[0]), source[1])
     if isinstance(source, bytes):
         return _decode(source, "the bytes given")
     if isinstance(source, (str, os.PathLike)):
@@ -71,16 +73,32 @@ def load_audio(source: AudioLike) -> Audio:
             return _decode(sys.stdin.buffer.read(), "standard input")
         return _decode(_read_file(Path(source)), str(source))
     if hasattr(source, "read"):
-        return _decode(source.read(), getattr(source, "name", "the open file"))
+        return _decode(*_read_stream(source))
     if hasattr(source, "__array__"):
         raise AudioError("an array alone has no sample rate; give (samples, sample_rate)")
-    raise AudioError(f"audio must be a path, an Audio or (samples, rate), not {type(source)}")
+    raise AudioError(
+        f"audio must be a path, an Audio or (samples, sample_rate), not {type(source).__name__}"
+    )
 
 
 def _as_numpy(samples: Any) -> Any:
     if hasattr(samples, "detach"):
         samples = samples.detach().cpu().numpy()
-    return np.asarray(samples)
+    try:
+        return np.asarray(samples)
+    except ValueError as error:
+        raise AudioError(f"samples must be an array [T] or [C, T]: {error}") from None
+
+
+def _read_stream(stream: Any) -> tuple[bytes, str]:
+    name = str(getattr(stream, "name", "the open file"))
+    try:
+        data = stream.read()
+    except (OSError, ValueError) as error:
+        raise AudioError(f"{name} cannot be read: {error}") from error
+    if not isinstance(data, bytes):
+        raise AudioError(f"{name} was opened as text; open it with mode 'rb'")
+    return data, name
 
 
 def _read_file(path: Path) -> bytes:
@@ -92,6 +110,8 @@ def _read_file(path: Path) -> bytes:
         raise AudioError(f"{path} is a folder; give the path of an audio file") from None
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a zero byte in the path
+        raise AudioError(f"{str(path)!r} is not a path: {error}") from None
 
 
 def _decode(data: bytes, name: str) -> Audio:
@@ -104,7 +124,7 @@ def _decode(data: bytes, name: str) -> Audio:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             expected, rate, subtype = file.frames, file.samplerate, file.subtype
             samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except (soundfile.LibsndfileError, RuntimeError, MemoryError, ValueError) as error:
         raise AudioError(
             f"{name} is not audio that can be read (wav, flac, ogg, opus or mp3): {error}"
         ) from error
@@ -163,12 +183,13 @@ def read_comment(path: str | os.PathLike[str]) -> str:
     data = _read_file(Path(path))
     for tag, start, size in _riff_chunks(data):
         if tag == b"LIST" and data[start : start + 8] == b"INFOICMT":
-            length = struct.unpack_from("<I", data, start + 8)[0]
-            return data[start + 12 : start + 12 + min(length, size)].rstrip(b"\0").decode()
+            length = int.from_bytes(data[start + 8 : start + 12], "little")
+            text = data[start + 12 : start + 12 + min(length, size)]
+            return text.rstrip(b"\0").decode(errors="replace")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             return str(file.comment)
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(f"{path} is not audio that can be read: {error}") from error
 
 
@@ -198,10 +219,17 @@ def save_audio(
     suffix = container or (".wav" if to_stdout else audio_suffix(Path(path)))
     data = encode_audio(audio, suffix, subtype=subtype, comment=comment)
     if to_stdout:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        _write_to_stdout(data)
         return
     write_atomically(Path(path), lambda file: file.write(data))
+
+
+def _write_to_stdout(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def encode_audio(
@@ -213,7 +241,7 @@ def encode_audio(
     if suffix not in _FORMATS:
         raise UsageError(f"no audio format is called {suffix!r}; use one of {', '.join(_FORMATS)}")
     container, usual = _FORMATS[suffix]
-    wanted = subtype or audio.subtype
+    wanted = subtype or (audio.subtype if audio.subtype in _EXACT or container != "WAV" else None)
     if subtype and not soundfile.check_format(container, subtype):
         allowed = ", ".join(sorted(soundfile.available_subtypes(container)))
         raise UsageError(f"{container} has no subtype {subtype!r}; it has {allowed}")
@@ -270,18 +298,22 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """
     temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or ".")
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        temporary = ""
     except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte in the path
+        raise OutputError(f"{str(path)!r} cannot be written: {error}") from error
+    finally:
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _umask() -> int:

@@ -239,7 +239,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _as_record(comment[len(PROVENANCE_PREFIX) :], path)
     sidecar = _sidecar(Path(path))
     if sidecar.exists():
-        return _as_record(sidecar.read_text(), sidecar)
+        return _as_record(sidecar.read_text(errors="replace"), sidecar)
     raise UsageError(
         f"{path} has no speechloom record, in its metadata or in {sidecar.name}; "
         "only files that speechloom saved can be replayed"
@@ -249,7 +249,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _as_record(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         record = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"the speechloom record of {path} is damaged: {error}") from None
     if not isinstance(record, dict):
         raise UsageError(f"the speechloom record of {path} is damaged: it is not an object")

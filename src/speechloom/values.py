@@ -82,7 +82,8 @@ class Audio:
             )
         if not (isinstance(self.sample_rate, (int, np.integer)) and self.sample_rate > 0):
             raise AudioError(f"sample_rate must be a positive integer, but is {self.sample_rate!r}")
-        samples = np.ascontiguousarray(samples, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found as infinite below
+            samples = np.ascontiguousarray(samples, dtype=np.float32)
         bad = int(np.count_nonzero(~np.isfinite(samples)))
         if bad:
             raise AudioError(f"the audio has {bad} samples that are NaN or infinite")
