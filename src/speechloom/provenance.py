@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from speechloom.container import AudioLike, load_audio
-from speechloom.errors import UsageError, WeightsError
+from speechloom.errors import SpeechloomError, UsageError, WeightsError
 from speechloom.parts import core_version
+from speechloom.requesting import lexicon_of, style_of
 from speechloom.router import Role
 from speechloom.spec import TASKS
 from speechloom.speech import Request, Speech, read_provenance
@@ -38,26 +39,28 @@ def provenance_of(request: Request, parts: Parts) -> dict[str, Any]:
         "speechloom": core_version(),
         "generated": True,
         "chain": parts.record(),
-        "seed": request.seed,
-        "request": _as_json(request),
+        "seed": int(request.seed),
+        "request": _as_json(request, parts),
     }
 
 
-def _as_json(request: Request) -> dict[str, Any]:
-    record: dict[str, Any] = {"task": request.task, "temperature": request.temperature}
-    for name in ("text", "new_text", "seconds"):
+def _as_json(request: Request, parts: Parts) -> dict[str, Any]:
+    record: dict[str, Any] = {"task": request.task, "temperature": float(request.temperature)}
+    for name in ("text", "new_text"):
         if getattr(request, name) is not None:
-            record[name] = getattr(request, name)
+            record[name] = str(getattr(request, name))
+    if request.seconds is not None:
+        record["seconds"] = float(request.seconds)
     if request.spans:
-        record["spans"] = [list(span) for span in request.spans]
+        record["spans"] = [[float(start), float(end), text] for start, end, text in request.spans]
     if request.style:
-        record["style"] = dict(request.style)
+        record["style"] = style_of(request.style)
     if request.lexicon:
         record["lexicon"] = {word: list(phones) for word, phones in request.lexicon.items()}
     if request.audio is not None:
         record["audio"] = _audio_record(request.audio)
     if request.voice is not None:
-        record["voice"] = _voice_record(request.voice)
+        record["voice"] = _voice_record(request.voice, parts.named_voices)
     return record
 
 
@@ -74,12 +77,12 @@ def _path_of(source: object) -> str:
     return ""
 
 
-def _voice_record(voice: Any) -> dict[str, Any]:
+def _voice_record(voice: Any, named: Sequence[str]) -> dict[str, Any]:
     if isinstance(voice, Voice):
         return {"kind": voice.kind, "name": voice.name, "vector": voice.vector.tolist()}
     if isinstance(voice, (str, os.PathLike)):
         name = os.fspath(voice)
-        return _audio_record(name) if Path(name).exists() else {"name": name}
+        return {"name": name} if name in named else _audio_record(name)
     vector = voice.detach().cpu().numpy() if hasattr(voice, "detach") else voice
     if isinstance(vector, (np.ndarray, list)):
         return {"vector": np.asarray(vector, np.float32).tolist()}
@@ -114,10 +117,11 @@ def replay(
 
     record = read_provenance(path)
     request = _request_of(record, audio, voice)
-    wanted = {cast(Role, row["role"]): row["id"] for row in record["chain"]}
+    then = _chain_of(record)
+    wanted = {cast(Role, row["role"]): row["id"] for row in then}
     chosen = pipeline or Pipeline(device=device, parts=wanted)
     speech = chosen.run(request)
-    _check_weights(record["chain"], speech.provenance["chain"])
+    _check_same(then, speech.provenance["chain"])
     return speech
 
 
@@ -135,45 +139,68 @@ def _request_of(record: Mapping[str, Any], audio: AudioLike | None, voice: Any) 
             seconds=asked.get("seconds"),
             voice=_replayed_voice(asked.get("voice"), voice),
             style=asked.get("style", {}),
-            lexicon={w: tuple(p) for w, p in asked["lexicon"].items()}
-            if "lexicon" in asked
-            else None,
+            lexicon=lexicon_of(asked.get("lexicon")),
             seed=record["seed"],
             temperature=asked.get("temperature", 1.0),
         )
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"the speechloom record is damaged: {error!r} is missing") from None
+    except SpeechloomError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the speechloom record is damaged: {error!r}") from None
+
+
+def _chain_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    fields = {"role", "id", "distribution", "version", "weights"}
+    rows = record.get("chain")
+    whole = isinstance(rows, list) and all(isinstance(r, dict) and fields <= set(r) for r in rows)
+    if not whole:
+        raise UsageError("the speechloom record is damaged: its chain is not whole")
+    return cast("list[dict[str, Any]]", rows)
 
 
 def _recording(record: Mapping[str, str] | None, given: Any, name: str) -> Any:
     if record is None:
-        return given
+        if given is not None:
+            raise UsageError(f"this was made from no recording; leave {name}= out")
+        return None
     source = given if given is not None else record.get("path")
     if source is None:
         raise UsageError(f"the recording was not a file; give it again with {name}=")
+    if given is None and not Path(source).exists():
+        raise UsageError(f"{source} is gone; say where the recording is now with {name}=")
     loaded = load_audio(source)
     if record.get("sha256") not in (None, loaded.sha256):
         raise UsageError(
-            f"{source} is not the recording that this was made from: its samples differ"
+            f"{given or record.get('path')} is not the recording that this was made from: its "
+            f"samples differ; give the right one with {name}="
         )
-    return source
+    return loaded if hasattr(source, "read") or source == "-" else source
 
 
 def _replayed_voice(record: Mapping[str, Any] | None, given: Any) -> Any:
-    if record is None or given is not None:
-        return given
+    if record is None or "vector" in record or "name" in record:
+        if given is not None:
+            raise UsageError("this was not made with the voice of a recording; leave voice= out")
+    if record is None:
+        return None
     if "vector" in record:
         vector = np.asarray(record["vector"], np.float32)
         return Voice(vector, record["kind"], record["name"]) if "kind" in record else vector
     if "name" in record:
         return record["name"]
-    return _recording(record, None, "voice")
+    return _recording(record, given, "voice")
 
 
-def _check_weights(then: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
-    weights = {row["role"]: row["weights"] for row in now}
+def _check_same(then: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+    rows = {row["role"]: row for row in now}
     for row in then:
-        if row["weights"] != weights.get(row["role"]):
+        other = rows.get(row["role"], {"id": "nothing", "weights": None})
+        if row["id"] != other["id"]:
+            raise UsageError(
+                f"this file was made with {row['role']} {row['id']}, but the pipeline has "
+                f"{other['id']} there; use the same parts"
+            )
+        if row["weights"] != other["weights"]:
             raise WeightsError(
                 f"{row['role']} {row['id']} has other weights than those that made this file "
                 f"({row['distribution']} {row['version']}); install that version"
