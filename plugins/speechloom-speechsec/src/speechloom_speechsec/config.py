@@ -21,6 +21,7 @@ class SpeechSECConfig(BaseModel):
         heads: attention heads; `dim / heads` must be an even number.
         ff_mult: width of the feed-forward layers over `dim`.
         conv_kernel: frames of the depthwise convolution, odd.
+        conv_expansion: width of that convolution over `dim`.
         dropout: share of features dropped after each block while training.
         tie_heads: the output heads use the code embeddings as weights.
         max_frames: longest item seen in training. Positions are relative (rotary), so a longer
@@ -38,6 +39,7 @@ class SpeechSECConfig(BaseModel):
     heads: int = Field(default=4, ge=1)
     ff_mult: int = Field(default=4, ge=1)
     conv_kernel: int = Field(default=5, ge=1)
+    conv_expansion: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     tie_heads: bool = False
     max_frames: int = Field(default=750, ge=1)
@@ -74,14 +76,14 @@ def tiny(
 
 
 def starter_t2u() -> SpeechSECConfig:
-    """Thirds of phones (41 x 3) to 512 content units, 6.3 M parameters."""
+    """Thirds of phones (41 x 3) to 512 content units, 6.2 M parameters."""
     return SpeechSECConfig(
         content_vocab=123, codebooks=1, codebook_size=512, dim=256, layers=6, heads=4, ff_mult=2
     )
 
 
 def starter_u2c() -> SpeechSECConfig:
-    """512 content units and a voice of 128 numbers to 8 x 1024 codes."""
+    """512 content units and a voice of 128 numbers to 8 x 1024 codes, 21 M parameters."""
     return SpeechSECConfig(
         content_vocab=512,
         codebooks=8,
@@ -98,7 +100,7 @@ def starter_u2c() -> SpeechSECConfig:
 def published(
     *, content_vocab: int = 1024, codebooks: int = 8, voice_dim: int = 256
 ) -> SpeechSECConfig:
-    """The size of the SoundStorm paper: 12 layers of 1024, about 350 M parameters."""
+    """The size of the SoundStorm paper: 12 layers of 1024, 346 M parameters."""
     return SpeechSECConfig(
         content_vocab=content_vocab,
         codebooks=codebooks,
@@ -108,5 +110,6 @@ def published(
         layers=12,
         heads=16,
         ff_mult=4,
+        conv_expansion=2,
         max_frames=1500,
     )

@@ -70,13 +70,14 @@ class Attention(nn.Module):
 class Convolution(nn.Module):
     """Gated pointwise, depthwise over a few frames, norm, SiLU, pointwise."""
 
-    def __init__(self, dim: int, kernel: int) -> None:
+    def __init__(self, dim: int, kernel: int, expansion: int) -> None:
         super().__init__()
+        inner = dim * expansion
         self.norm = nn.LayerNorm(dim)
-        self.gated = nn.Linear(dim, 2 * dim)
-        self.depthwise = nn.Parameter(torch.empty(kernel, dim))
-        self.inner_norm = nn.LayerNorm(dim)
-        self.out = nn.Linear(dim, dim)
+        self.gated = nn.Linear(dim, 2 * inner)
+        self.depthwise = nn.Parameter(torch.empty(kernel, inner))
+        self.inner_norm = nn.LayerNorm(inner)
+        self.out = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
         """[B, F, D] to [B, F, D]; `real` bool [B, F] or None."""
@@ -87,7 +88,7 @@ class Convolution(nn.Module):
         return cast(Tensor, self.out(F.silu(self.inner_norm(x))))
 
     def _mix(self, x: Tensor) -> Tensor:
-        """Depthwise convolution as shifted sums: frames stay rows, and no row sees M."""
+        """Depthwise convolution as shifted sums: the same numbers in every batch."""
         kernel, frames = self.depthwise.shape[0], x.shape[1]
         padded = F.pad(x, (0, 0, kernel // 2, kernel // 2))
         weight = self.depthwise.to(x.dtype)
@@ -108,7 +109,7 @@ class ConformerBlock(nn.Module):
         super().__init__()
         self.before = FeedForward(config.dim, config.ff_mult)
         self.attention = Attention(config.dim, config.heads)
-        self.convolution = Convolution(config.dim, config.conv_kernel)
+        self.convolution = Convolution(config.dim, config.conv_kernel, config.conv_expansion)
         self.after = FeedForward(config.dim, config.ff_mult)
 
     def forward(self, x: Tensor, rotary: Rotary, real: Tensor | None) -> Tensor:

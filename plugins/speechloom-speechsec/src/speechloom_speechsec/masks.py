@@ -157,7 +157,7 @@ def draw_masked(region: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _draw_task(codes: Tensor, config: MaskConfig, generator: torch.Generator) -> Tensor:
-    weights = torch.tensor(config.task_weights, device=codes.device)
+    weights = torch.tensor(config.task_weights, dtype=torch.float32, device=codes.device)
     batch = codes.shape[0]
     draws = batch if config.task_per_item else 1
     return torch.multinomial(weights, draws, replacement=True, generator=generator).expand(batch)
@@ -166,7 +166,8 @@ def _draw_task(codes: Tensor, config: MaskConfig, generator: torch.Generator) ->
 def _draw_level(codes: Tensor, config: MaskConfig, generator: torch.Generator) -> Tensor:
     batch, levels, _ = codes.shape
     default = (config.first_level_weight, *(1.0 for _ in range(levels - 1)))
-    weights = torch.tensor(config.level_weights or default, device=codes.device)
+    chosen = config.level_weights or default
+    weights = torch.tensor(chosen, dtype=torch.float32, device=codes.device)
     if len(weights) != levels:
         raise UsageError(
             f"`level_weights` must have one weight for each of the {levels} levels, "

@@ -1,0 +1,161 @@
+"""SpeechSEC as a speechloom generator: any weights, any tokens, through the core's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from speechloom.claims import check_canvas
+from speechloom.decoding import DecodeConfig, masked_decode
+from speechloom.errors import UnsupportedCapability
+from speechloom.spec import ComponentSpec
+from speechloom.values import Canvas, Codes, Phones, Tokens, Voice
+from speechloom_speechsec.config import TASKS
+from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
+
+__all__ = ["SpeechSECGenerator"]
+
+STAGES = {"tokens": 0, "codes": 1}
+"""Number of a generator in its chain; with it two generators of a request draw differently."""
+
+
+class SpeechSECGenerator:
+    """Fills canvases of codes or of content tokens with a `SpeechSEC` network.
+
+    Subclass it to say where weights come from, or what content ids the network takes
+    (`content_ids`); everything else is here.
+
+    Args:
+        spec: its facts name the tasks, the content and what is filled in.
+        network: in eval mode, float32.
+        weights: sha256 by file name.
+        decode: passes, schedule and sampling.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        spec: ComponentSpec,
+        network: SpeechSEC,
+        *,
+        weights: Mapping[str, str] | None = None,
+        decode: DecodeConfig | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self._spec = spec
+        self._weights = dict(weights or {})
+        self._decode = decode or DecodeConfig()
+        self._network = network.eval().requires_grad_(False).to(device)
+        self._device = torch.device(device)
+
+    @property
+    def spec(self) -> ComponentSpec:
+        """The spec that the entry point announced."""
+        return self._spec
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The sha256 of each weight file in use."""
+        return self._weights
+
+    @torch.inference_mode()
+    def fill(self, canvas: Canvas) -> Codes | Tokens:
+        """Fill a canvas: 16 passes at the first level, one at each finer level by default.
+
+        Args:
+            canvas: ids [B, K, F] of this generator's kind.
+
+        Returns:
+            `Codes` [B, K, F], or `Tokens` [B, F] where the facts give tokens; known positions
+            are as they were.
+
+        Raises:
+            UnsupportedCapability: see `speechloom.claims.check_canvas`.
+        """
+        facts = check_canvas(self._spec, canvas)
+        kind, _, name = facts.gives.partition(":")
+        device = self._device
+        filled = masked_decode(
+            self._conditioned(canvas),
+            canvas.ids.to(device),
+            canvas.known.to(device),
+            canvas.lengths.to(device),
+            seeds=canvas.seeds.to(device),
+            items=canvas.items.to(device),
+            stage=STAGES[kind],
+            config=_scaled(self._decode, canvas.temperature),
+        )
+        inside = torch.arange(filled.shape[-1], device=device) < canvas.lengths.to(device)[:, None]
+        ids = torch.where(inside[:, None], filled, 0).cpu()
+        size, rate, lengths = facts.codebook_size, facts.frame_rate, canvas.lengths.cpu()
+        if kind == "tokens":
+            return Tokens(ids[:, 0], name, size, rate, lengths)
+        return Codes(ids, name, size, rate, lengths)
+
+    def durations(
+        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+    ) -> list[list[int]]:
+        """Refuse: this generator takes tokens.
+
+        Raises:
+            UnsupportedCapability: always.
+        """
+        raise UnsupportedCapability(f"{self._spec.id} takes no phones and knows no durations")
+
+    def content_ids(self, canvas: Canvas) -> Tensor:
+        """Content ids of the network, int64 [B, F], `NO_CONTENT` where there is none."""
+        if canvas.content is None:
+            batch, _, frames = canvas.ids.shape
+            return torch.full((batch, frames), NO_CONTENT, dtype=torch.int64)
+        return canvas.content
+
+    def _conditioned(self, canvas: Canvas) -> _Conditioned:
+        network, device = self._network, self._device
+        content = self.content_ids(canvas).to(device)
+        task = torch.full((canvas.batch,), TASKS.index(canvas.task), device=device)
+        voices = None if canvas.voices is None else canvas.voices.to(device)
+        free = None
+        if self._decode.sample.guidance != 1.0:
+            nothing = torch.full_like(content, NO_CONTENT)
+            free = _Conditioned(network, network.embed_condition(nothing, task, None), None)
+        return _Conditioned(network, network.embed_condition(content, task, voices), free)
+
+
+def _scaled(decode: DecodeConfig, temperature: float) -> DecodeConfig:
+    """The generator's own randomness times what the caller asks."""
+    sample = replace(decode.sample, temperature=decode.sample.temperature * temperature)
+    choice = decode.choice_temperature * temperature
+    return replace(decode, sample=sample, choice_temperature=choice)
+
+
+@dataclass(frozen=True)
+class _Conditioned:
+    """A network with its condition embedded, as the loop wants it.
+
+    Attributes:
+        network: SpeechSEC.
+        condition: float32 [B, F, D].
+        unconditional: the same without content and voice, for guidance.
+    """
+
+    network: SpeechSEC
+    condition: Tensor
+    unconditional: _Conditioned | None
+
+    @property
+    def codebook_size(self) -> int:
+        """Ids per level."""
+        return self.network.config.codebook_size
+
+    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
+        """Rows [A, F, D]; on a CPU item by item, so that a batch changes no bit of an item."""
+        condition = self.condition[items, : codes.shape[-1]]
+        run = self.network.hidden_each if codes.device.type == "cpu" else self.network.hidden
+        return run(codes, level, condition, lengths)
+
+    def head(self, level: int) -> tuple[Tensor, Tensor]:
+        """Output head of a level."""
+        return self.network.head(level)
