@@ -245,6 +245,12 @@ def test_inputs_and_global_randomness_stay_as_they_were(batch: Batch) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_the_result_is_an_ordinary_tensor(batch: Batch) -> None:
+    result = library(ToyNetwork(), batch, DecodeConfig(steps=(1,)))
+    result[0, 0, 0] = 0  # an inference tensor would refuse
+    assert not result.is_inference()
+
+
 def test_nothing_unknown_calls_no_network(batch: Batch) -> None:
     network = ToyNetwork()
     full = replace(batch, known=torch.ones_like(batch.known))
@@ -310,6 +316,17 @@ def test_wrong_batches_are_named(batch: Batch, change: dict[str, Tensor], named:
 def test_guidance_without_a_twin_is_refused(batch: Batch) -> None:
     with pytest.raises(UsageError, match="twin"):
         library(ToyNetwork(), batch, DecodeConfig(sample=SampleConfig(guidance=2.0)))
+
+
+def test_heat_falls_through_the_passes_of_a_level() -> None:
+    config = DecodeConfig(steps=(4,), sample=SampleConfig(temperature=2.0), choice_temperature=4.0)
+    assert [config.sample_at(0, step).temperature for step in range(4)] == [2.0, 1.5, 1.0, 0.0]
+    assert [config.choice_at(0, step) for step in range(4)] == [3.0, 2.0, 1.0, 0.0]
+    assert config.sample_at(1, 0).temperature == 0.0  # an only pass is greedy
+    warm = replace(config, greedy_last=False)
+    assert [warm.sample_at(0, 3).temperature, warm.sample_at(1, 0).temperature] == [0.5, 2.0]
+    even = replace(config, annealing=False)
+    assert [even.sample_at(0, step).temperature for step in range(4)] == [2.0, 2.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,17 @@ def test_low_precision_scores_are_added_up_in_float32(
     assert torch.equal(got.confidence, want.confidence)
 
 
+def test_autocast_does_not_lower_the_precision_of_the_head(make_keys: MakeKeys) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(9, 32, generator=generator) for _ in range(2))
+    options = {"counts": (9,), "keep_open": (0,), "config": SampleConfig()}
+    scores = HeadScores(hidden=hidden, weight=weight)
+    want = decode_step(scores, make_keys(9), **options)  # type: ignore[arg-type]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = decode_step(scores, make_keys(9), **options)  # type: ignore[arg-type]
+    assert torch.equal(got.confidence, want.confidence)
+
+
 @pytest.mark.parametrize("size", [2, 7, 1000, 1024])
 def test_one_hot_scores_are_drawn_exactly(make_keys: MakeKeys, size: int) -> None:
     target = torch.arange(257) * 31 % size

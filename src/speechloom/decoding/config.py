@@ -19,7 +19,7 @@ class DecodeConfig:
         sample: temperature, filters, guidance and forbidden ids of the first pass.
         annealing: the temperature falls through a level's passes; False keeps it.
         greedy_last: the last pass of a level takes the best ids, and so does an only pass.
-        choice_temperature: noise in the ranking of the first pass; it falls to 0.
+        choice_temperature: noise in the ranking; it falls with every pass and is 0 in the last.
     """
 
     steps: tuple[int, ...] = (16,)

@@ -44,7 +44,6 @@ Pass = dict[int, int]
 """The items that take part in a pass, and how many positions of each stay open after it."""
 
 
-@torch.inference_mode()
 def masked_decode(
     network: MaskedNetwork,
     codes: Tensor,
@@ -89,19 +88,29 @@ def masked_decode(
     if config.sample.guidance != 1.0 and network.unconditional is None:
         raise UsageError("`guidance` must be 1: this network has no unconditional twin.")
     canvas = _prepare(network, codes, known, lengths, seeds, items)
-    plan = [_plan_level(canvas, level, config) for level in range(codes.shape[1])]
+    _fill(network, canvas, stage, config, progress or _silent)
+    return torch.where(canvas.unknown, canvas.codes, codes)
+
+
+def _silent(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@torch.inference_mode()
+def _fill(
+    network: MaskedNetwork, canvas: _Canvas, stage: int, config: DecodeConfig, progress: Progress
+) -> None:
+    """Run all passes of all levels."""
+    plan = [_plan_level(canvas, level, config) for level in range(canvas.codes.shape[1])]
     total, done = sum(map(len, plan)), 0
     for level, passes in enumerate(plan):
         frames = _unknown_frames(canvas, level)
         for step, keep in enumerate(passes, start=config.steps_of(level) - len(passes)):
-            batch = tuple(keep)
             decide = _Decision(stage=stage, level=level, step=step, config=config)
-            still_open = decide(network, canvas, [frames[i] for i in batch], keep)
-            frames.update(zip(batch, still_open, strict=True))
+            still_open = decide(network, canvas, [frames[item] for item in keep], keep)
+            frames.update(zip(keep, still_open, strict=True))
             done += 1
-            if progress is not None:
-                progress(done, total)
-    return torch.where(canvas.unknown, canvas.codes, codes)
+            progress(done, total)
 
 
 def _prepare(

@@ -42,7 +42,7 @@ class ConditionedSpeechSEC:
         return self.model.head(level)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def condition(
     model: SpeechSEC,
     content: Tensor,

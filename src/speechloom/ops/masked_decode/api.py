@@ -57,14 +57,15 @@ def decode_step(
     _check_keys(keys, rows)
     _check_forbidden(config.forbidden, size)
     _check_counts(counts, keep_open, rows)
-    return reference.decode_step(
-        scores,
-        keys,
-        counts=counts,
-        keep_open=keep_open,
-        config=config,
-        choice_temperature=choice_temperature,
-    )
+    with torch.autocast(keys.seed.device.type, enabled=False):  # sums are float32 in any context
+        return reference.decode_step(
+            scores,
+            keys,
+            counts=counts,
+            keep_open=keep_open,
+            config=config,
+            choice_temperature=choice_temperature,
+        )
 
 
 def sample_rows(
