@@ -66,7 +66,12 @@ TASKS: tuple[Task, ...] = ("synthesize", "edit", "continue", "convert")
 
 
 def _as_fraction(value: object) -> object:
-    return Fraction(value) if isinstance(value, (str, int)) else value
+    if isinstance(value, float):
+        raise ValueError(f"rate {value} is a float; write it exactly, as 50 or '44100/512'")
+    try:
+        return Fraction(value) if isinstance(value, (str, int)) else value
+    except ZeroDivisionError as error:
+        raise ValueError(f"rate {value!r} divides by zero") from error
 
 
 Rate = Annotated[

@@ -238,17 +238,24 @@ def _check_ids(name: str, ids: torch.Tensor, dims: str, size: int, lengths: torc
             f"{name} must be int64 [{', '.join(dims.split())}], but is {ids.dtype} "
             f"{list(ids.shape)} instead"
         )
-    if lengths.dtype != torch.int64 or lengths.shape != ids.shape[:1]:
-        raise UsageError(
-            f"{name} lengths must be int64 [{ids.shape[0]}], but are {lengths.dtype} "
-            f"{list(lengths.shape)} instead"
-        )
-    if lengths.numel() and not (0 <= int(lengths.min()) and int(lengths.max()) <= ids.shape[-1]):
-        raise UsageError(f"{name} lengths must lie in 0 to {ids.shape[-1]}, but are {lengths}")
+    _check_lengths(name, lengths, ids.shape[0], ids.shape[-1])
     if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < size):
         raise UsageError(
             f"{name} must lie in 0 to {size - 1}, but go from {int(ids.min())} to {int(ids.max())}"
         )
+
+
+def _check_lengths(name: str, lengths: torch.Tensor, batch: int, frames: int) -> None:
+    """Lengths must be int64 [B], each within the frames that there are."""
+    import torch
+
+    if lengths.dtype != torch.int64 or lengths.shape != (batch,):
+        raise UsageError(
+            f"{name} lengths must be int64 [{batch}], but are {lengths.dtype} "
+            f"{list(lengths.shape)} instead"
+        )
+    if lengths.numel() and not (0 <= int(lengths.min()) and int(lengths.max()) <= frames):
+        raise UsageError(f"{name} lengths must lie in 0 to {frames}, but are {lengths.tolist()}")
 
 
 def _full_lengths(ids: torch.Tensor) -> torch.Tensor:
@@ -349,7 +356,7 @@ class Features:
         lengths: int64 [B]; all full when not given.
 
     Raises:
-        UsageError: shape or dtype is wrong, or a value is not finite.
+        UsageError: shape, dtype or lengths are wrong, or a value is not finite.
     """
 
     values: torch.Tensor
@@ -367,6 +374,7 @@ class Features:
             )
         if self.lengths is None:
             object.__setattr__(self, "lengths", _full_lengths(self.values))
+        _check_lengths("features", self.lengths, self.values.shape[0], self.values.shape[-1])
         if not bool(torch.isfinite(self.values).all()):
             raise UsageError("features must be finite, but hold NaN or infinite values")
 
@@ -424,6 +432,7 @@ class Canvas:
     def __post_init__(self) -> None:
         import torch
 
+        # Long, but one list of independent checks: split up it would be harder to read.
         _check_ids("canvas", self.ids, "B K F", self.codebook_size, self.lengths)
         batch, _, frames = self.ids.shape
         if self.known.dtype != torch.bool or self.known.shape != self.ids.shape:
@@ -437,14 +446,26 @@ class Canvas:
                 raise UsageError(f"canvas {name} must be int64 [{batch}], but is {value}")
         for name in ("content", "segments"):
             value = getattr(self, name)
-            if value is not None and value.shape != (batch, frames):
+            if value is None:
+                continue
+            if value.dtype != torch.int64 or value.shape != (batch, frames):
                 raise UsageError(
-                    f"canvas {name} must be [{batch}, {frames}], but is {list(value.shape)}"
+                    f"canvas {name} must be int64 [{batch}, {frames}], but is {value.dtype} "
+                    f"{list(value.shape)} instead"
                 )
         if (self.content is None) != (self.content_kind is None):
             raise UsageError("canvas content and content_kind belong together")
-        if self.voices is not None and self.voices.shape[:1] != (batch,):
-            raise UsageError(f"canvas voices must be [{batch}, D], not {list(self.voices.shape)}")
+        if self.content is not None and self.content.numel() and int(self.content.min()) < -1:
+            raise UsageError(
+                f"canvas content ids must be -1 or more, but go from {int(self.content.min())}"
+            )
+        voices = self.voices
+        if voices is not None and (voices.ndim != 2 or voices.shape[0] != batch):
+            raise UsageError(f"canvas voices must be [{batch}, D], not {list(voices.shape)}")
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(
+                f"canvas temperature must be 0 or more and finite, but is {self.temperature}"
+            )
 
     @property
     def batch(self) -> int:
