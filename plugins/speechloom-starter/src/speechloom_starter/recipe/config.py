@@ -65,23 +65,23 @@ class RecipeConfig(_Frozen):
         codebooks=8,
         codebook_size=1024,
         voice_dim=128,
-        dim=288,
+        dim=256,
         layers=6,
-        heads=6,
+        heads=4,
         ff_mult=2,
         tie_heads=True,
     )
-    content: TrainConfig = TrainConfig(steps=4400, batch=16, seconds=3.2)
+    content: TrainConfig = TrainConfig(steps=4000, batch=16, seconds=3.2)
     codec: TrainConfig = TrainConfig(steps=2000, batch=16, seconds=1.28, seed=2)
     codec_free_steps: int = 300
-    voice: TrainConfig = TrainConfig(steps=700, batch=32, seconds=2.4, seed=3)
-    durations: TrainConfig = TrainConfig(steps=1500, batch=24, seconds=0.0, seed=4)
-    unit_utterances: int = 1200
+    voice: TrainConfig = TrainConfig(steps=450, batch=32, seconds=2.0, seed=3)
+    durations: TrainConfig = TrainConfig(steps=1000, batch=24, seconds=0.0, seed=4)
+    unit_utterances: int = 800
     unit_seed: int = 5
-    t2u: TrainConfig = TrainConfig(steps=4000, batch=24, seconds=8.0, learning_rate=8e-4, seed=6)
-    u2c: TrainConfig = TrainConfig(steps=8000, batch=16, seconds=6.0, learning_rate=8e-4, seed=7)
+    t2u: TrainConfig = TrainConfig(steps=1900, batch=16, seconds=8.0, seed=6)
+    u2c: TrainConfig = TrainConfig(steps=3800, batch=16, seconds=6.0, seed=7)
     polish: TrainConfig = TrainConfig(
-        steps=3000, batch=12, seconds=1.28, learning_rate=3e-4, seed=8
+        steps=2200, batch=12, seconds=1.28, learning_rate=3e-4, seed=8
     )
     polish_alone_steps: int = 200
     named_voices: dict[str, str] = Field(

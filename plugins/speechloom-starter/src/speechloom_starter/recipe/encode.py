@@ -53,7 +53,7 @@ def encode_corpus(networks: Networks, corpus: Corpus, folder: Path) -> None:
         if path.exists():
             continue
         rows = [_encode(networks, corpus.samples(i)) for i in _span(start, len(corpus))]
-        partial = folder / "partial.npz"
+        partial = folder / f"unfinished-{part:04d}.npz"
         np.savez(
             partial,
             frames=np.array([len(units) for units, _, _ in rows]),
@@ -73,9 +73,11 @@ def _encode(
     networks: Networks, samples: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArray[np.float32]]:
     audio = torch.from_numpy(samples)[None]
-    units = networks.content.units(audio, networks.codebook)[0]
-    codes = networks.codec.encode(audio)[0].T
-    voice = networks.voice(audio)[0]
+    # Some ids near a border between two codes differ from those in float32; it is 5 times faster.
+    with torch.autocast("cpu", torch.bfloat16):
+        units = networks.content.units(audio, networks.codebook)[0]
+        codes = networks.codec.encode(audio)[0].T
+        voice = networks.voice(audio)[0]
     return units.numpy().astype(np.int16), codes.numpy().astype(np.int16), voice.numpy()
 
 
