@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Synthesize, edit, continue and convert speech with interchangeable parts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("synthesize")(tasks.synthesize)

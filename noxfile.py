@@ -1,0 +1,92 @@
+"""Every check of the project; continuous integration runs the same sessions.
+
+``nox -s tests`` is what a newcomer runs: the whole default suite, core and plugins, in one fresh
+environment. The other sessions check one thing each.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+# One torch for all sessions, so that their results compare; the package takes any from 2.6 on.
+TORCH = os.environ.get("SPEECHLOOM_TORCH", "torch==2.13.0")
+PLUGINS = sorted(path.name for path in pathlib.Path("plugins").glob("speechloom-*"))
+# Installed in this order: each may need those before it.
+DEFAULT_PLUGINS = ["speechloom-speechsec", "speechloom-starter"]
+GROUPS = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(GROUPS, name))
+
+
+def install(session: nox.Session, *plugins: str) -> None:
+    session.install(TORCH)
+    session.install(*group("test"), "-e", ".", *(f"./plugins/{name}" for name in plugins))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    install(session, *DEFAULT_PLUGINS)
+    session.install(*group("types"))
+    session.run("mypy", "src/speechloom")
+    for name in DEFAULT_PLUGINS:
+        session.run("mypy", f"plugins/{name}/src/{name.replace('-', '_')}")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    install(session, *DEFAULT_PLUGINS)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    install(session)
+    session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("name", PLUGINS, ids=PLUGINS)
+def plugin(session: nox.Session, name: str) -> None:
+    before = DEFAULT_PLUGINS[: DEFAULT_PLUGINS.index(name)] if name in DEFAULT_PLUGINS else []
+    install(session, *before, name)
+    session.run("pytest", f"plugins/{name}/tests", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    install(session, *DEFAULT_PLUGINS)
+    session.run("pytest", "-m", "slow and not gpu", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    install(session, *DEFAULT_PLUGINS)
+    session.run("pytest", "tests/bench", "-m", "bench", "--benchmark-enable", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    install(session, *DEFAULT_PLUGINS)
+    session.run("pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    session.install(*group("docs"))
+    session.run("mkdocs", "build", "--strict")
