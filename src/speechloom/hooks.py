@@ -25,13 +25,14 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from speechloom.discovery import Switches, installed_entry_points
 from speechloom.errors import PluginError, PluginLoadError
+from speechloom.hookspecs import PREFIX, HookSpecs, hookimpl
 from speechloom.records import IMPORT_FAILURES, Status, first_line
 from speechloom.suggestions import did_you_mean
 
@@ -45,37 +46,7 @@ __all__ = ["GROUP", "HookRecord", "HookSpecs", "Hooks", "default_hooks", "hookim
 GROUP = "speechloom.hooks"
 """Entry-point group of hook plugins."""
 
-PREFIX = "speechloom_"
-
-hookspec = pluggy.HookspecMarker("speechloom")
-hookimpl = pluggy.HookimplMarker("speechloom")
-"""Marks a function of a plugin as an implementation of the hook of the same name."""
-
 Chain = TypeVar("Chain")
-
-
-class HookSpecs:
-    """The hooks. This is the whole contract."""
-
-    @hookspec
-    def speechloom_register_commands(self, app: typer.Typer) -> None:
-        """Add commands to ``speechloom``; called once, when the command line starts."""
-
-    @hookspec
-    def speechloom_before_task(self, request: Request) -> None:
-        """A request was accepted and is about to run; raise to refuse it."""
-
-    @hookspec
-    def speechloom_after_task(self, request: Request, speech: Speech) -> None:
-        """A request is done; `speech` is what the caller gets."""
-
-    @hookspec
-    def speechloom_progress(self, event: Any) -> None:
-        """A step of the work is done."""
-
-    @hookspec(firstresult=True)
-    def speechloom_router_policy(self, chains: Sequence[Any]) -> Sequence[Any] | None:
-        """Order the chains that can do a request, best first; None leaves it to others."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +132,21 @@ class Hooks:
             self.unregister(plugin)
 
     def register_commands(self, app: typer.Typer) -> None:
-        """Let plugins add commands."""
-        self._call("speechloom_register_commands", app=app)
+        """Let plugins add commands; one that fails is recorded as broken and warned of.
+
+        The command line must start all the same: it is what finds broken plugins.
+        """
+        self.records()
+        everyone = self._manager.get_plugins()
+        for plugin in everyone:
+            caller = self._manager.subset_hook_caller(
+                "speechloom_register_commands", everyone - {plugin}
+            )
+            try:
+                caller(app=app)
+            except Exception as error:
+                name = self._manager.get_name(plugin) or repr(plugin)
+                self._mark_broken(name, error)
 
     def before_task(self, request: Request) -> None:
         """Tell plugins that a request is about to run."""
@@ -193,6 +177,20 @@ class Hooks:
                 plugin=who,
             )
         return list(ordered)
+
+    def _mark_broken(self, name: str, error: Exception) -> None:
+        message = (
+            f"hook plugin {name!r} could not add its commands: {type(error).__name__}: "
+            f"{first_line(error)}"
+        )
+        trace = "".join(traceback.format_exception(error))
+        print(f"speechloom: warning: {message}", file=sys.stderr)
+        self._records = tuple(
+            replace(record, status=Status.broken, error=message, traceback=trace)
+            if record.name == name
+            else record
+            for record in self._records or ()
+        )
 
     def _call(self, hook: str, **arguments: object) -> Any:
         """Call every implementation; an error says whose it is."""

@@ -90,6 +90,29 @@ def test_a_hook_that_raises_names_its_plugin():
         hooks.progress("x")
 
 
+def test_a_command_that_cannot_be_added_does_not_stop_the_command_line(plugins, capsys):
+    add(
+        plugins,
+        "bad",
+        """
+        from speechloom.hooks import hookimpl
+        class Bad:
+            @hookimpl
+            def speechloom_register_commands(self, app):
+                raise RuntimeError("no command")
+        SPEC = Bad()
+        """,
+    )
+    hooks, recorder = Hooks(plugins.entry_points(), {}), Recorder()
+    hooks.register(recorder)
+    hooks.register_commands("app")
+    assert recorder.calls == [("commands", "app")]
+    assert "'bad' could not add its commands: RuntimeError" in capsys.readouterr().err
+    (record,) = hooks.records()
+    assert record.status is Status.broken
+    assert "no command" in record.traceback
+
+
 def test_an_error_outside_of_any_function_names_those_it_can_be():
     class NoGenerator:
         @hookimpl(wrapper=True)
