@@ -220,7 +220,7 @@ def test_audio_is_joined_end_to_end() -> None:
     with pytest.raises(UsageError, match="agree in rate and channels"):
         joined([a, Audio(b.samples, 16_000)])
     with pytest.raises(UsageError, match="agree in rate and channels"):
-        joined([a, Audio(np.zeros((2, 4)), 8_000)])
+        joined([a, Audio(np.zeros((2, 4), np.float32), 8_000)])
 
 
 # Phones and voices.

@@ -133,7 +133,8 @@ def _window(facts: Any) -> tuple[int, int, int, int]:
     """Step of frames that begin at a whole sample, first and last frame of a window, and all."""
     step = (Fraction(facts.sample_rate) / facts.frame_rate).denominator
     context = facts.context_frames
-    start = _up(context + 3, step)
+    # Far from the beginning, so that what has been heard by then could show.
+    start = _up(context + 20, step)
     stop = start + 8
     return step, start, stop, stop + context + 5
 

@@ -55,7 +55,8 @@ def check_plays_windows_like_the_whole(subject: Subject) -> None:
     context = facts.context_frames
     skip_without(context is not None, "context_frames is None: no windows claimed")
     step = (Fraction(facts.sample_rate) / facts.frame_rate).denominator
-    start = -(-(context + 3) // step) * step
+    # Far from the beginning, so that what has been played by then could show.
+    start = -(-(context + 20) // step) * step
     left = max(0, (start - context) // step * step)
     stop = start + 6
     everything = _frames_for(subject, [stop + context + 5])
