@@ -296,6 +296,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         OutputError: the target cannot be written; nothing is left behind.
     """
+    if "\0" in str(path):
+        raise OutputError(f"{str(path)!r} cannot be written: a path has no zero byte")
     temporary = ""
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
@@ -308,8 +310,6 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         temporary = ""
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    except ValueError as error:  # a zero byte in the path
-        raise OutputError(f"{str(path)!r} cannot be written: {error}") from error
     finally:
         if temporary:
             with contextlib.suppress(OSError):

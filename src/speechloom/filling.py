@@ -220,6 +220,8 @@ class Filler:
             return canvas
         theirs = _facts(self.codec.spec, CodecFacts)
         clips = _clips(jobs, [job.sheet.known for job in jobs], facts.frame_rate, theirs)
+        if not clips:
+            return canvas
         encoded = self.codec.encode([clip.audio for clip in clips])
         ids = torch.full(canvas.ids.shape, -1, dtype=torch.int64)
         for index, clip in enumerate(clips):

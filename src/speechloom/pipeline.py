@@ -322,21 +322,21 @@ class Pipeline:
         return Parts(chain, self.registry, self.device)
 
     def _stream(self, request: Request) -> Iterator[Audio]:
+        parts = self._start([request])  # refuses before torch is imported
         from speechloom.preparing import prepare
         from speechloom.rendering import render
 
-        parts = self._start([request])
         prepared = prepare(request, parts)
         filler = self._filler(parts, len(prepared.jobs))
         one_by_one = (filler.fill([job])[0] for job in prepared.jobs)
         return render(prepared.layout, one_by_one, _player(parts), prepared.source)
 
     def _finish(self, requests: Sequence[Request]) -> list[Speech]:
-        from speechloom.preparing import prepare
-
         clock = _Clock()
         with clock("load"):
-            parts = self._start(requests)
+            parts = self._start(requests)  # refuses before torch is imported
+            from speechloom.preparing import prepare
+
             for role in parts.chain.parts:
                 parts.load(role)
         with clock("prepare"):

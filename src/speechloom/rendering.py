@@ -160,7 +160,9 @@ def render(
                 yield source.slice(start, end)
         elif keeps:
             assert source is not None
-            yield _spliced(layout, index, next(filled), player, source)
+            one = next(filled)
+            if round(piece.seconds * source.sample_rate) > 0:
+                yield _spliced(layout, index, one, player, source)
         else:
             yield from _joined_softly(player, next(filled), piece)
 
