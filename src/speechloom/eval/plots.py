@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,7 @@ _WINDOW_SECONDS = 0.025
 _MAX_FRAMES = 3000  # more than a picture has columns
 _REGION_COLOUR = "#ff8c00"
 _INCHES_PER_SECOND = 1.6
+_LETTERS_PER_INCH = 13  # of the title
 _DPI = 100
 _PLAIN_TEXT: dict[str, Any] = {"parse_math": False}  # a dollar sign would start a formula
 
@@ -82,7 +84,8 @@ def speech_figure(
         _mark_region(axes[0], region)
     for row, spans in zip(axes[1:], tiers, strict=True):
         _draw_spans(row, spans)
-    axes[0].set_title(title, **_PLAIN_TEXT)
+    short = textwrap.shorten(title, int(width * _LETTERS_PER_INCH), placeholder=" …")
+    axes[0].set_title(short, loc="left", fontsize=9, **_PLAIN_TEXT)
     axes[-1].set_xlabel("time (s)")
     axes[-1].set_xlim(0, audio.seconds)
     return figure
