@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from speechloom.decoding import DecodeConfig, masked_decode
 from speechloom.errors import UnsupportedCapability
 from speechloom.spec import ComponentSpec
 from speechloom.values import Canvas, Codes, Phones, Tokens, Voice
+from speechloom_speechsec.conditioned import ConditionedSpeechSEC, condition
 from speechloom_speechsec.config import TASKS
 from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
 
@@ -112,16 +113,15 @@ class SpeechSECGenerator:
             return torch.full((batch, frames), NO_CONTENT, dtype=torch.int64)
         return canvas.content
 
-    def _conditioned(self, canvas: Canvas) -> _Conditioned:
-        network, device = self._network, self._device
-        content = self.content_ids(canvas).to(device)
-        task = torch.full((canvas.batch,), TASKS.index(canvas.task), device=device)
-        voices = None if canvas.voices is None else canvas.voices.to(device)
-        free = None
-        if self._decode.sample.guidance != 1.0:
-            nothing = torch.full_like(content, NO_CONTENT)
-            free = _Conditioned(network, network.embed_condition(nothing, task, None), None)
-        return _Conditioned(network, network.embed_condition(content, task, voices), free)
+    def _conditioned(self, canvas: Canvas) -> ConditionedSpeechSEC:
+        device = self._device
+        return condition(
+            self._network,
+            self.content_ids(canvas).to(device),
+            torch.full((canvas.batch,), TASKS.index(canvas.task), device=device),
+            None if canvas.voices is None else canvas.voices.to(device),
+            guided=self._decode.sample.guidance != 1.0,
+        )
 
 
 def _scaled(decode: DecodeConfig, temperature: float) -> DecodeConfig:
@@ -129,33 +129,3 @@ def _scaled(decode: DecodeConfig, temperature: float) -> DecodeConfig:
     sample = replace(decode.sample, temperature=decode.sample.temperature * temperature)
     choice = decode.choice_temperature * temperature
     return replace(decode, sample=sample, choice_temperature=choice)
-
-
-@dataclass(frozen=True)
-class _Conditioned:
-    """A network with its condition embedded, as the loop wants it.
-
-    Attributes:
-        network: SpeechSEC.
-        condition: float32 [B, F, D].
-        unconditional: the same without content and voice, for guidance.
-    """
-
-    network: SpeechSEC
-    condition: Tensor
-    unconditional: _Conditioned | None
-
-    @property
-    def codebook_size(self) -> int:
-        """Ids per level."""
-        return self.network.config.codebook_size
-
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
-        """Rows [A, F, D]; on a CPU item by item, so that a batch changes no bit of an item."""
-        condition = self.condition[items, : codes.shape[-1]]
-        run = self.network.hidden_each if codes.device.type == "cpu" else self.network.hidden
-        return run(codes, level, condition, lengths)
-
-    def head(self, level: int) -> tuple[Tensor, Tensor]:
-        """Output head of a level."""
-        return self.network.head(level)

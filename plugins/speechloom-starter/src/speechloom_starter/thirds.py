@@ -21,3 +21,17 @@ def phone_thirds(phones: Ints, frames: Ints) -> Ints:
     inside = np.arange(total) - np.repeat(starts, frames)
     third = 3 * inside // np.repeat(np.maximum(frames, 1), frames)
     return np.asarray(np.repeat(phones, frames) * 3 + third, dtype=np.int64)
+
+
+def thirds_of_segments(phones: Ints, segments: Ints, none: int) -> Ints:
+    """Ids int64 [F] from the phone and the number of the segment of each frame.
+
+    Args:
+        phones: int64 [F]; negative where there is no phone.
+        segments: int64 [F]; a new number begins a new phone, also after the same one.
+        none: id of a frame without a phone.
+    """
+    starts = np.flatnonzero(np.diff(segments, prepend=segments[:1] - 1))
+    frames = np.diff(starts, append=len(segments))
+    ids = phone_thirds(phones[starts], frames)
+    return np.where(phones < 0, none, ids)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from speechloom.errors import WeightsError
@@ -64,7 +64,7 @@ def write_tensors(
         for key, value in tensors.items()
     }
     metadata = {"config": config.model_dump_json() if config else "{}"}
-    save_file(small, folder / f"{name}.safetensors", metadata)
+    (folder / f"{name}.safetensors").write_bytes(save(small, metadata))
 
 
 def write_manifest(folder: Path) -> None:
@@ -77,6 +77,21 @@ def write_manifest(folder: Path) -> None:
         for path in sorted(folder.glob("*.safetensors"))
     }
     (folder / MANIFEST).write_text(json.dumps(entries, indent=2) + "\n")
+
+
+def manifest(folder: Path | None = None) -> dict[str, str]:
+    """The promised SHA-256 of every weights file, by file name.
+
+    Raises:
+        WeightsError: the manifest is missing or damaged.
+    """
+    path = (folder or SHIPPED) / MANIFEST
+    try:
+        return {name: entry["sha256"] for name, entry in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error}); reinstall speechloom-starter"
+        ) from error
 
 
 def check_manifest(folder: Path | None = None) -> None:

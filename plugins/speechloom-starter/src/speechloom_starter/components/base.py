@@ -1,0 +1,81 @@
+"""What the starter's components share: their weights, and long audio in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from speechloom.protocols import WeightFile
+from speechloom.spec import ComponentSpec
+from speechloom.values import Audio
+from speechloom_starter.mel import HOP, SAMPLE_RATE, frame_count
+from speechloom_starter.weights import SHIPPED, manifest
+
+__all__ = ["StarterComponent", "over_windows", "samples_of"]
+
+WINDOW_FRAMES = 1500
+"""Half a minute: longer recordings are coded in windows, so that memory stays bounded."""
+
+
+class StarterComponent:
+    """A component whose weights come with the package.
+
+    Attributes:
+        uses: weight files that it reads, without suffix.
+    """
+
+    uses: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, spec: ComponentSpec, *, trained: bool) -> None:
+        self._spec = spec
+        files = self.weight_files(spec) if trained else {}
+        self._weights = {name: file.sha256 for name, file in files.items()}
+
+    @property
+    def spec(self) -> ComponentSpec:
+        """The spec that the entry point announced."""
+        return self._spec
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The sha256 of each weight file in use; empty for random weights."""
+        return self._weights
+
+    @classmethod
+    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
+        """Weight files by name, with the hashes of the manifest; nothing is loaded."""
+        hashes = manifest()
+        names = [f"{name}.safetensors" for name in cls.uses]
+        return {name: WeightFile(SHIPPED / name, hashes[name]) for name in names}
+
+
+def samples_of(audio: Sequence[Audio], device: torch.device) -> Iterator[Tensor]:
+    """Each recording as float32 [1, T], 16 kHz mono, on a device."""
+    for one in audio:
+        yield torch.from_numpy(one.mono().resampled(SAMPLE_RATE).samples.copy()).to(device)
+
+
+def over_windows(run: Callable[[Tensor], Tensor], samples: Tensor, reach_frames: int) -> Tensor:
+    """Frames [1, F, ...] of a recording of any length.
+
+    Args:
+        run: samples [1, T] to frames [1, F, ...].
+        samples: float32 [1, T].
+        reach_frames: frames on either side that one frame depends on.
+
+    Returns:
+        What `run` gives for the whole, made window by window.
+    """
+    frames = frame_count(samples.shape[-1])
+    if frames <= WINDOW_FRAMES:
+        return run(samples)
+    parts = []
+    for start in range(0, frames, WINDOW_FRAMES):
+        stop = min(start + WINDOW_FRAMES, frames)
+        low = max(0, start - reach_frames)
+        window = samples[:, low * HOP : (stop + reach_frames) * HOP]
+        parts.append(run(window)[:, start - low : stop - low])
+    return torch.cat(parts, 1)

@@ -1,0 +1,143 @@
+"""The starter's two generators: SpeechSEC networks of two sizes, and the durations of phones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechloom.claims import check_phones
+from speechloom.decoding import DecodeConfig
+from speechloom.ops.masked_decode import SampleConfig
+from speechloom.protocols import WeightFile
+from speechloom.spec import ComponentSpec, GeneratorFacts
+from speechloom.values import Canvas, Phones, Voice
+from speechloom_speechsec.config import SpeechSECConfig
+from speechloom_speechsec.generator import SpeechSECGenerator
+from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
+from speechloom_starter.blocks import build_seeded
+from speechloom_starter.components.base import StarterComponent
+from speechloom_starter.duration_model import DurationConfig, DurationModel
+from speechloom_starter.phones import PHONE_IDS
+from speechloom_starter.thirds import THIRDS_VOCABULARY, thirds_of_segments
+from speechloom_starter.weights import load_durations, load_t2u, load_u2c
+
+__all__ = ["StarterTextToUnits", "StarterUnitsToCodes"]
+
+UNITS_DECODE = DecodeConfig(
+    steps=(8,), sample=SampleConfig(temperature=0.7, top_p=0.9), choice_temperature=0.5
+)
+CODES_DECODE = DecodeConfig(
+    steps=(16,), sample=SampleConfig(temperature=0.8, top_p=0.9), choice_temperature=0.5
+)
+
+
+def _weights_of(files: Mapping[str, WeightFile]) -> dict[str, str]:
+    return {name: file.sha256 for name, file in files.items()}
+
+
+def _tiny(facts: GeneratorFacts, content_vocab: int, voice_dim: int) -> SpeechSECConfig:
+    return SpeechSECConfig(
+        content_vocab=content_vocab,
+        codebooks=facts.codebooks,
+        codebook_size=facts.codebook_size,
+        voice_dim=voice_dim,
+        dim=16,
+        layers=2,
+        heads=2,
+        ff_mult=2,
+    )
+
+
+class _StarterGenerator(SpeechSECGenerator):
+    """A generator whose weights come with the package."""
+
+    uses: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
+        """Weight files by name; nothing is loaded."""
+        return type(cls.__name__, (StarterComponent,), {"uses": cls.uses}).weight_files(spec)
+
+
+class StarterUnitsToCodes(_StarterGenerator):
+    """Content units and a voice to codes: 16 passes at the first level, one at each finer."""
+
+    uses = ("u2c",)
+
+    @classmethod
+    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> StarterUnitsToCodes:
+        """The shipped network."""
+        weights = _weights_of(cls.weight_files(spec))
+        return cls(spec, load_u2c(), weights=weights, decode=CODES_DECODE, device=device)
+
+    @classmethod
+    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> StarterUnitsToCodes:
+        """A tiny network of the same layout."""
+        assert isinstance(spec.facts, GeneratorFacts)
+        network = SpeechSEC(_tiny(spec.facts, 512, 128), seed=seed)
+        return cls(spec, network, decode=CODES_DECODE)
+
+
+class StarterTextToUnits(_StarterGenerator):
+    """Phones to content units, and how long each phone lasts."""
+
+    uses = ("t2u", "durations")
+
+    def __init__(
+        self,
+        spec: ComponentSpec,
+        network: SpeechSEC,
+        lengths: DurationModel,
+        *,
+        weights: Mapping[str, str] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(spec, network, weights=weights, decode=UNITS_DECODE, device=device)
+        self._lengths = lengths.eval().requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> StarterTextToUnits:
+        """The shipped networks."""
+        weights = _weights_of(cls.weight_files(spec))
+        return cls(spec, load_t2u(), load_durations(), weights=weights, device=device)
+
+    @classmethod
+    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> StarterTextToUnits:
+        """Tiny networks of the same layout."""
+        assert isinstance(spec.facts, GeneratorFacts)
+        network = SpeechSEC(_tiny(spec.facts, THIRDS_VOCABULARY, 0), seed=seed)
+        lengths = build_seeded(lambda: DurationModel(DurationConfig.tiny()), seed)
+        return cls(spec, network, lengths)
+
+    @torch.inference_mode()
+    def durations(
+        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+    ) -> list[list[int]]:
+        """Frames of each phone at 50 Hz, the same for every voice.
+
+        Raises:
+            UnsupportedCapability: phones of another alphabet.
+            UsageError: a rate that is not positive.
+        """
+        check_phones(self.spec, phones, rate)
+        result = []
+        for one in phones:
+            ids = torch.tensor([[PHONE_IDS[symbol] for symbol in one.symbols]])
+            result.append(self._lengths.frames(ids, rate)[0].tolist())
+        return result
+
+    def content_ids(self, canvas: Canvas) -> Tensor:
+        """Thirds of phones: a frame knows whether its phone begins, goes on or ends there."""
+        if canvas.content is None or canvas.segments is None:
+            return super().content_ids(canvas)
+        rows = [
+            thirds_of_segments(content, segments, NO_CONTENT)
+            for content, segments in zip(
+                canvas.content.numpy(), canvas.segments.numpy(), strict=True
+            )
+        ]
+        return torch.from_numpy(np.stack(rows))
