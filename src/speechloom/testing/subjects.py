@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -106,7 +107,7 @@ def _module_of(spec: ComponentSpec) -> str | None:
             continue
         # The namespace is read, not its attributes: some modules import things when asked.
         holds = any(value is spec for value in vars(module).values())
-        if holds and "ComponentSpec(" in _source(module):
+        if holds and re.search(r"\bComponentSpec(\(|\.model_validate\()", _source(module)):
             return name
     return None
 
