@@ -329,7 +329,7 @@ class Pipeline:
         prepared = prepare(request, parts)
         filler = self._filler(parts, len(prepared.jobs))
         one_by_one = (filler.fill([job])[0] for job in prepared.jobs)
-        return render(prepared.layout, one_by_one, _player(parts), prepared.source)
+        return render(prepared.layout, one_by_one, _player(parts), prepared.canvas_audio)
 
     def _finish(self, requests: Sequence[Request]) -> list[Speech]:
         clock = _Clock()
@@ -363,7 +363,7 @@ class Pipeline:
     def _played(self, one: Prepared, filled: Sequence[Filled], parts: Parts) -> Audio:
         from speechloom.rendering import render
 
-        audio = joined(render(one.layout, iter(filled), _player(parts), one.source))
+        audio = joined(render(one.layout, iter(filled), _player(parts), one.canvas_audio))
         subtype = one.source.subtype if one.source is not None else None
         return Audio(audio.samples, audio.sample_rate, subtype)
 

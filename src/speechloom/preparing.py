@@ -58,6 +58,11 @@ class Prepared:
     jobs: tuple[SheetJob, ...]
     kept_words: tuple[Span, ...] = ()
 
+    @property
+    def canvas_audio(self) -> Audio | None:
+        """The recording whose format the result has; None where the codec's own is used."""
+        return None if self.request.task == "convert" else self.source
+
 
 def prepare(request: Request, parts: Parts) -> Prepared:
     """Lay out one request.
@@ -175,7 +180,7 @@ def _lay_continue(
     assert source is not None
     length = Fraction(source.length, source.sample_rate)
     if request.text is None:
-        seconds = Fraction(3) if request.seconds is None else Fraction(request.seconds)
+        seconds = Fraction(3 if request.seconds is None else float(request.seconds))
         layout = continuation.plan_seconds(
             length,
             seconds.limit_denominator(source.sample_rate),

@@ -145,21 +145,20 @@ def render(
         layout: pieces in order.
         filled: one per sheet, in order; taken as they are needed.
         player: plays them.
-        source: the recording in the caller's own format; None where there is none.
+        source: the recording that the result goes on or goes into, in the caller's own format;
+            None where there is none.
 
     Yields:
-        Chunks whose concatenation is the whole, in the format of the recording where pieces of it
-        are kept, else in the player's.
+        Chunks whose concatenation is the whole, in the format of the recording where there is one,
+        else in the player's.
     """
-    keeps = any(isinstance(piece, Keep) for piece in layout.pieces)
     for index, piece in enumerate(layout.pieces):
         if isinstance(piece, Keep):
             assert source is not None
             start, end = kept_samples(piece, source)
             if end > start:
                 yield source.slice(start, end)
-        elif keeps:
-            assert source is not None
+        elif source is not None:
             one = next(filled)
             if round(piece.seconds * source.sample_rate) > 0:
                 yield _spliced(layout, index, one, player, source)

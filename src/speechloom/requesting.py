@@ -236,6 +236,8 @@ def _check_edit(request: Request) -> None:
 def _check_numbers(request: Request) -> None:
     if not isinstance(request.seed, numbers.Integral) or not 0 <= request.seed < SEEDS:
         raise UsageError(f"seed must be a whole number from 0 to 2**63 - 1, not {request.seed!r}")
+    if not isinstance(request.style, Mapping):
+        raise UsageError(f"style of a request must be controls by name, not {request.style!r:.80}")
     rate = style_of(request.style).get("rate", 1.0)
     if not SLOWEST <= rate <= FASTEST:
         raise UsageError(f"rate must lie between {SLOWEST:g} and {FASTEST:g}, but is {rate:g}")
