@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["Audio", "Canvas", "Codes", "Features", "Phones", "Tokens", "Voice"]
+__all__ = [
+    "Audio",
+    "Canvas",
+    "Codes",
+    "Features",
+    "Phones",
+    "Tokens",
+    "Voice",
+    "fit_length",
+    "frames_in",
+    "joined",
+    "pad_stack",
+    "samples_at",
+]
 
 
 def frames_in(samples: int, sample_rate: int, frame_rate: Fraction) -> int:
