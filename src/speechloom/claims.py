@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from speechloom.errors import UnsupportedCapability, UsageError
 from speechloom.spec import ComponentSpec, GeneratorFacts
-from speechloom.values import Canvas, Phones
+from speechloom.values import Canvas, Phones, Voice
 
 __all__ = ["check_canvas", "check_phones"]
 
@@ -45,11 +45,22 @@ def check_canvas(spec: ComponentSpec, canvas: Canvas) -> GeneratorFacts:
     raise UnsupportedCapability(f"{spec.id} {problem}")
 
 
-def check_phones(spec: ComponentSpec, phones: Sequence[Phones], rate: float) -> None:
-    """Refuse phones that a generator's facts do not claim, or a tempo that means nothing.
+def check_phones(
+    spec: ComponentSpec,
+    phones: Sequence[Phones],
+    rate: float,
+    voices: Sequence[Voice] | None = None,
+) -> None:
+    """Refuse phones or voices that a generator's facts do not claim, or a senseless tempo.
+
+    Args:
+        spec: of the generator.
+        phones: whose durations are asked.
+        rate: speed of speech.
+        voices: whose voices, if any.
 
     Raises:
-        UnsupportedCapability: it takes no phones, or those of another alphabet.
+        UnsupportedCapability: it takes no phones, or those of another alphabet, or no voice.
         UsageError: the rate is not a positive number.
     """
     facts = spec.facts
@@ -59,5 +70,7 @@ def check_phones(spec: ComponentSpec, phones: Sequence[Phones], rate: float) -> 
             raise UnsupportedCapability(
                 f"{spec.id} takes {', '.join(facts.content)}, not phones:{one.alphabet}"
             )
+    if voices is not None and facts.voice is None:
+        raise UnsupportedCapability(f"{spec.id} takes no voice; leave it out")
     if not 0 < rate < float("inf"):
         raise UsageError(f"rate must be above 0, but is {rate}")

@@ -26,7 +26,7 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The `speechloom` commands of a shell block; installing is what the test session itself does."""
+    """The `speechloom` commands of a shell block; installing is what the session itself does."""
     for line in text.splitlines():
         for part in line.split(" && "):
             words = shlex.split(part, comments=True)
@@ -36,10 +36,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", words)
-    try:
+    with pytest.raises(SystemExit) as stop:
         speechloom.cli.main()
-    except SystemExit as stop:
-        assert not stop.code, f"{shlex.join(words)} failed with {stop.code}"
+    assert not stop.value.code, f"{shlex.join(words)} failed with {stop.value.code}"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechloom.errors import UnsupportedCapability, UsageError
+from speechloom.claims import check_canvas, check_phones
 from speechloom.spec import ComponentSpec, GeneratorFacts
 from speechloom.testing.fake_base import Fake
 from speechloom.testing.fake_sound import CENTRE
@@ -37,16 +37,7 @@ class _FakeGenerator(Fake):
         self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
     ) -> list[list[int]]:
         """Four frames for every phone at rate 1."""
-        takes = self._facts.content
-        for one in phones:
-            if f"phones:{one.alphabet}" not in takes:
-                raise UnsupportedCapability(
-                    f"{self.spec.id} takes {', '.join(takes)}, not phones:{one.alphabet}"
-                )
-        if voices is not None and self._facts.voice is None:
-            raise UnsupportedCapability(f"{self.spec.id} takes no voice; leave it out")
-        if not rate > 0:
-            raise UsageError(f"rate must be above 0, but is {rate}")
+        check_phones(self.spec, phones, rate, voices)
         return [[max(1, round(FRAMES_PER_PHONE / rate))] * len(one) for one in phones]
 
 
@@ -57,7 +48,7 @@ class FakeGenerator(_FakeGenerator):
 
     def fill(self, canvas: Canvas) -> Codes:
         """Fill codes [B, 8, F]."""
-        refuse_unclaimed(self.spec, canvas)
+        check_canvas(self.spec, canvas)
         drawn = draws(canvas) % np.uint64(201)
         swing = (drawn.astype(np.int64) - 100) * canvas.temperature
         level = 16 if canvas.content is None else np.maximum(_numbers(canvas.content) // 4, 0)
@@ -80,7 +71,7 @@ class FakeTextGenerator(_FakeGenerator):
 
     def fill(self, canvas: Canvas) -> Tokens:
         """Fill units [B, F] on a canvas [B, 1, F]."""
-        refuse_unclaimed(self.spec, canvas)
+        check_canvas(self.spec, canvas)
         assert canvas.content is not None
         drawn = draws(canvas) % np.uint64(4) if canvas.temperature > 0 else 0
         phones = np.clip(_numbers(canvas.content), 0, len(PHONES) - 1)
@@ -102,7 +93,7 @@ class FakeFeatureGenerator(_FakeGenerator):
 
     def fill(self, canvas: Canvas) -> Features:
         """Make features [B, 8, F]; the ids of the canvas are not used."""
-        refuse_unclaimed(self.spec, canvas)
+        check_canvas(self.spec, canvas)
         assert canvas.content is not None
         levels = np.arange(8, dtype=np.uint64)[None, :, None]
         unit = (draws(canvas)[:, :1] ^ levels) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)
@@ -112,30 +103,6 @@ class FakeFeatureGenerator(_FakeGenerator):
         made = torch.from_numpy(values.astype(np.float32)) * inside[:, None]
         name = self._facts.gives.removeprefix("features:")
         return Features(made.to(canvas.ids.device), name, self._facts.frame_rate, canvas.lengths)
-
-
-def refuse_unclaimed(spec: ComponentSpec, canvas: Canvas) -> None:
-    """Refuse a canvas that the facts do not name.
-
-    Raises:
-        UnsupportedCapability: its task, content, kind or voice is not claimed.
-    """
-    facts = spec.facts
-    assert isinstance(facts, GeneratorFacts)
-    free = canvas.content_kind is None and canvas.task in facts.free_tasks
-    if canvas.task not in facts.tasks:
-        problem = f"does {', '.join(facts.tasks)}, not {canvas.task}"
-    elif canvas.gives != facts.gives:
-        problem = f"gives {facts.gives}, not {canvas.gives}"
-    elif canvas.content_kind not in facts.content and not free:
-        problem = f"takes {', '.join(facts.content)} to {canvas.task}, not {canvas.content_kind}"
-    elif canvas.voices is not None and facts.voice is None:
-        problem = "takes no voice; leave it out"
-    elif canvas.voices is None and facts.voice_required:
-        problem = f"needs a voice of kind {facts.voice}; give one"
-    else:
-        return
-    raise UnsupportedCapability(f"{spec.id} {problem}")
 
 
 def draws(canvas: Canvas) -> NDArray[np.uint64]:

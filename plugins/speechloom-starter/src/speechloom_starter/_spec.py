@@ -26,7 +26,7 @@ VECTOR = "starter-voice"
 ALPHABET = "radio"
 LANGUAGES = ("en",)
 MAX_SECONDS = 12.0
-NAMED_VOICES = ("iris", "rolf", "angus", "karl", "juno", "nora", "otto", "hugo")
+NAMED_VOICES = ("iris", "rolf", "angus", "karl", "mia", "nora", "lena", "otto", "emil")
 
 _WEIGHTS_LICENSE = "Apache-2.0"
 _INSTALL = "pip install speechloom-starter"
@@ -103,6 +103,7 @@ UNITS_TO_CODES = _component(
         codebook_size=1024,
         free_tasks=("continue",),
         voice=VECTOR,
+        voice_size=128,
         max_seconds=MAX_SECONDS,
     ),
 )

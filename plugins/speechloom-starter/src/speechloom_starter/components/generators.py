@@ -123,7 +123,7 @@ class StarterTextToUnits(_StarterGenerator):
             UnsupportedCapability: phones of another alphabet.
             UsageError: a rate that is not positive.
         """
-        check_phones(self.spec, phones, rate)
+        check_phones(self.spec, phones, rate, voices)
         result = []
         for one in phones:
             ids = torch.tensor([[PHONE_IDS[symbol] for symbol in one.symbols]])

@@ -78,8 +78,8 @@ class RecipeConfig(_Frozen):
     durations: TrainConfig = TrainConfig(steps=1000, batch=24, seconds=0.0, seed=4)
     unit_utterances: int = 800
     unit_seed: int = 5
-    t2u: TrainConfig = TrainConfig(steps=1900, batch=16, seconds=8.0, seed=6)
-    u2c: TrainConfig = TrainConfig(steps=3800, batch=16, seconds=6.0, seed=7)
+    t2u: TrainConfig = TrainConfig(steps=900, batch=16, seconds=8.0, seed=6)
+    u2c: TrainConfig = TrainConfig(steps=4000, batch=16, seconds=6.0, seed=7)
     polish: TrainConfig = TrainConfig(
         steps=2200, batch=12, seconds=1.28, learning_rate=3e-4, seed=8
     )

@@ -20,6 +20,9 @@ from speechloom_starter.recipe.loop import Stage, torch_generator
 from speechloom_starter.thirds import phone_thirds
 
 Ints = npt.NDArray[np.int64]
+PADDED_TO = 50
+# The coarse levels carry the speech; the last ones are close to noise and learn little.
+LEVEL_WEIGHTS = (8.0, 4.0, 3.0, 2.0, 1.0, 1.0, 0.5, 0.5)
 
 
 class GeneratorStage(Stage):
@@ -82,10 +85,10 @@ class GeneratorStage(Stage):
             start = int(rng.integers(0, max(0, frames - limit) + 1))
             items.append(self._item(index, start, min(limit, frames)))
         lengths = torch.tensor([len(content) for content, _ in items])
-        content = torch.zeros(len(items), int(lengths.max()), dtype=torch.int64)
-        codes = torch.zeros(
-            len(items), self.network.config.codebooks, content.shape[1], dtype=torch.int64
-        )
+        # Few different lengths: a CPU compiles its matrix products anew for each shape.
+        frames = -(-int(lengths.max()) // PADDED_TO) * PADDED_TO
+        content = torch.zeros(len(items), frames, dtype=torch.int64)
+        codes = torch.zeros(len(items), self.network.config.codebooks, frames, dtype=torch.int64)
         for row, (one, code) in enumerate(items):
             content[row, : len(one)] = torch.from_numpy(one)
             codes[row, :, : len(one)] = torch.from_numpy(code)
@@ -114,7 +117,12 @@ class UnitsToCodesStage(GeneratorStage):
     """Content units and a voice to codes; the voice is that of another utterance."""
 
     name = "u2c"
-    masks = MaskConfig(content_dropout=0.05, voice_dropout=0.1)
+
+    def __init__(
+        self, corpus: Corpus, encoded: EncodedCorpus, model: SpeechSECConfig, train: TrainConfig
+    ) -> None:
+        super().__init__(corpus, encoded, model, train)
+        self.masks = MaskConfig(level_weights=LEVEL_WEIGHTS[: model.codebooks])
 
     def _pool(self) -> list[int]:
         return list(range(len(self.corpus)))
