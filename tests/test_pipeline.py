@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from speechloom.chain import Chain
 from speechloom.container import load_audio, save_audio
 from speechloom.errors import (
     AudioError,
@@ -27,7 +28,6 @@ from speechloom.errors import (
 from speechloom.hooks import Hooks, hookimpl
 from speechloom.pipeline import Pipeline
 from speechloom.registry import Registry
-from speechloom.router import Chain
 from speechloom.speech import Request, Speech
 from speechloom.values import Audio, Voice, joined
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechloom.chain import ROLES, Chain, Role
 from speechloom.errors import RoutingError, UsageError
-from speechloom.router import ROLES, Chain, Role, find_chain
+from speechloom.router import find_chain
 from speechloom.spec import (
     TASKS,
     AlignerFacts,

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from speechloom.chain import Chain, Link, Role
 from speechloom.container import AudioLike, load_audio
 from speechloom.errors import (
     AudioError,
@@ -44,7 +45,6 @@ from speechloom.protocols import (
     Vocoder,
 )
 from speechloom.registry import Registry, default_registry
-from speechloom.router import Chain, Link, Role
 from speechloom.spec import (
     API_VERSION,
     AlignerFacts,

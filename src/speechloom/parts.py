@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
+from speechloom.chain import ROLES, Chain, Role
 from speechloom.errors import UnsupportedCapability
-from speechloom.router import ROLES, Chain, Role
 from speechloom.spec import (
     CodecFacts,
     FrontendFacts,

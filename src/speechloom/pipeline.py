@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from speechloom.chain import ROLES, Chain, Role
 from speechloom.container import AudioLike
 from speechloom.errors import RoutingError, UsageError
 from speechloom.hooks import Hooks, default_hooks
@@ -25,7 +26,7 @@ from speechloom.requesting import (
     spans_of,
     style_of,
 )
-from speechloom.router import ROLES, Chain, Role, find_chain
+from speechloom.router import find_chain
 from speechloom.spec import Task
 from speechloom.speech import Alignment, Request, Span, Speech
 from speechloom.values import Audio, Codes, joined

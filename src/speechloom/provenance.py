@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from speechloom.chain import Role
 from speechloom.container import AudioLike, load_audio
 from speechloom.errors import SpeechloomError, UsageError, WeightsError
 from speechloom.parts import core_version
 from speechloom.requesting import lexicon_of, style_of
-from speechloom.router import Role
 from speechloom.spec import TASKS
 from speechloom.speech import Request, Speech, read_provenance
 from speechloom.values import Voice

@@ -11,9 +11,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from speechloom.chain import ROLES, Chain, Role, in_hertz
 from speechloom.errors import RoutingError, UsageError
 from speechloom.spec import (
     TASKS,
@@ -29,125 +29,10 @@ from speechloom.spec import (
     VocoderFacts,
 )
 
-__all__ = ["ROLES", "Chain", "Link", "Role", "find_chain"]
-
-Role = Literal[
-    "frontend",
-    "aligner",
-    "tokenizer",
-    "speaker_encoder",
-    "content_generator",
-    "generator",
-    "codec",
-    "vocoder",
-]
-ROLES: Mapping[Role, Kind] = {
-    "frontend": "frontend",
-    "aligner": "aligner",
-    "tokenizer": "tokenizer",
-    "speaker_encoder": "speaker_encoder",
-    "content_generator": "generator",
-    "generator": "generator",
-    "codec": "codec",
-    "vocoder": "vocoder",
-}
-"""The places in a chain, in the order of the data, with the kind of component each takes."""
+__all__ = ["find_chain"]
 
 SpecsOf = Callable[[Kind], Sequence[ComponentSpec]]
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True)
-class Link:
-    """One component in its place.
-
-    Attributes:
-        role: its place.
-        spec: the component.
-        takes: kind that comes in.
-        gives: kind that goes out.
-        rate: frames or samples per second of what it gives, for people.
-    """
-
-    role: Role
-    spec: ComponentSpec
-    takes: str
-    gives: str
-    rate: str
-
-
-@dataclass(frozen=True)
-class Chain:
-    """The components that will do a task, and what is converted between them.
-
-    Attributes:
-        task: which of the four.
-        parts: component by role.
-        bridges: conversions that the core makes, one sentence each.
-    """
-
-    task: Task
-    parts: Mapping[Role, ComponentSpec]
-    bridges: tuple[str, ...] = ()
-
-    def __contains__(self, role: Role) -> bool:
-        return role in self.parts
-
-    def spec(self, role: Role) -> ComponentSpec:
-        """The component in a role; KeyError when the chain has none there."""
-        return self.parts[role]
-
-    @property
-    def links(self) -> tuple[Link, ...]:
-        """The components in the order of the data."""
-        return tuple(_link(role, self.parts[role]) for role in ROLES if role in self.parts)
-
-    def describe(self) -> str:
-        """A table for people, one line per component and one per conversion."""
-        rows = [(k.role, k.spec.id, k.takes, k.gives, k.rate) for k in self.links]
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [f"{self.task}:"]
-        for row in rows:
-            role, id_, takes, gives, rate = (t.ljust(w) for t, w in zip(row, widths, strict=True))
-            lines.append(f"  {role}  {id_}  {takes} -> {gives}  {rate}".rstrip())
-        return "\n".join(lines + [f"  * {bridge}" for bridge in self.bridges])
-
-    def to_json(self) -> dict[str, Any]:
-        """The chain as plain data."""
-        return {
-            "task": self.task,
-            "links": [
-                {"role": k.role, "id": k.spec.id, "takes": k.takes, "gives": k.gives}
-                for k in self.links
-            ],
-            "bridges": list(self.bridges),
-        }
-
-    def __str__(self) -> str:
-        return self.describe()
-
-
-def _link(role: Role, spec: ComponentSpec) -> Link:
-    facts = spec.facts
-    if isinstance(facts, FrontendFacts):
-        return Link(role, spec, "text", facts.gives, "")
-    if isinstance(facts, AlignerFacts):
-        kind = f"audio + phones:{facts.alphabet}"
-        return Link(role, spec, kind, "times", f"{_hz(facts.frame_rate)}")
-    if isinstance(facts, TokenizerFacts):
-        return Link(role, spec, "audio", facts.gives, _hz(facts.frame_rate))
-    if isinstance(facts, SpeakerEncoderFacts):
-        return Link(role, spec, "audio", f"voice:{facts.voice}", "")
-    if isinstance(facts, GeneratorFacts):
-        takes = " | ".join(facts.content) or "nothing"
-        return Link(role, spec, takes, facts.gives, _hz(facts.frame_rate))
-    if isinstance(facts, CodecFacts):
-        return Link(role, spec, facts.takes, "audio", f"{facts.sample_rate} Hz")
-    return Link(role, spec, facts.takes, "audio", f"{facts.sample_rate} Hz")
-
-
-def _hz(rate: Fraction) -> str:
-    return f"{float(rate):g} Hz"
 
 
 def find_chain(
@@ -326,8 +211,8 @@ class _Search:
                 yield _with(chain, "vocoder", vocoder)
             else:
                 self._no(
-                    f"generator {spec.id} gives {facts.gives} at {_hz(facts.frame_rate)}, but "
-                    f"vocoder {vocoder.id} takes {theirs.takes} at {_hz(theirs.frame_rate)}"
+                    f"generator {spec.id} gives {facts.gives} at {in_hertz(facts.frame_rate)}, but "
+                    f"vocoder {vocoder.id} takes {theirs.takes} at {in_hertz(theirs.frame_rate)}"
                     f"{self._would_fit('vocoder', facts.gives)}"
                 )
 
@@ -459,8 +344,9 @@ class _Search:
                 yield _with(chain, "tokenizer", tokenizer)
             else:
                 self._no(
-                    f"generator {giver.id} gives {facts.gives} at {_hz(facts.frame_rate)}, but "
-                    f"tokenizer {tokenizer.id} gives {theirs.gives} at {_hz(theirs.frame_rate)}"
+                    f"generator {giver.id} gives {facts.gives} at {in_hertz(facts.frame_rate)}, "
+                    f"but tokenizer {tokenizer.id} gives {theirs.gives} at "
+                    f"{in_hertz(theirs.frame_rate)}"
                 )
 
     def _spoken(
@@ -538,7 +424,9 @@ def _bridged(chain: Chain, source: TokenizerFacts | GeneratorFacts, to: Generato
     if source.frame_rate == to.frame_rate:
         return chain
     kind = source.gives
-    bridge = f"{kind} {_hz(source.frame_rate)} -> {_hz(to.frame_rate)}, by the frame in time"
+    bridge = (
+        f"{kind} {in_hertz(source.frame_rate)} -> {in_hertz(to.frame_rate)}, by the frame in time"
+    )
     return replace(chain, bridges=(*chain.bridges, bridge))
 
 

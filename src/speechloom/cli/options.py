@@ -13,11 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
+from speechloom.chain import Role
 from speechloom.container import audio_suffix
 from speechloom.errors import OutputError, UsageError
 from speechloom.hooks import default_hooks, hookimpl
 from speechloom.pipeline import Pipeline, Progress
-from speechloom.router import Role
 from speechloom.speech import Speech
 
 __all__ = ["check_output", "deliver", "pipeline_of", "progress_bar", "text_of"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from speechloom.chain import Role
 from speechloom.cli import options
 from speechloom.cli.options import (
     CodecId,
@@ -25,7 +26,6 @@ from speechloom.cli.options import (
     Voice,
 )
 from speechloom.errors import OutputError, UsageError
-from speechloom.router import Role
 from speechloom.speech import Speech
 
 __all__ = ["continue_", "convert", "edit", "plan", "replay", "synthesize"]

@@ -64,7 +64,8 @@ def check_schedule(name: str) -> str:
 def anneal(start: float, step: int, steps: int) -> float:
     """Let a temperature fall in equal parts from `start` at step 0 to start / steps at the last.
 
-    >>> [anneal(2.0, step, 4) for step in range(4)]
-    [2.0, 1.5, 1.0, 0.5]
+    Examples:
+        >>> [anneal(2.0, step, 4) for step in range(4)]
+        [2.0, 1.5, 1.0, 0.5]
     """
     return start * ((steps - step) / steps)
