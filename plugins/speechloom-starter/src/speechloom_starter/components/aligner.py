@@ -70,7 +70,8 @@ class StarterAligner(StarterComponent):
         return _in_seconds(phones, frames, audio.seconds, float(facts.frame_rate))
 
     def _posteriors(self, samples: Tensor) -> Tensor:
-        return self._model(samples).phone
+        posteriors: Tensor = self._model(samples).phone
+        return posteriors
 
 
 def _spoken(phones: Sequence[Phones]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from speechloom.values import Audio
 from speechloom_starter.mel import HOP, SAMPLE_RATE, frame_count
 from speechloom_starter.weights import SHIPPED, manifest
 
-__all__ = ["StarterComponent", "over_windows", "samples_of"]
+__all__ = ["StarterComponent", "over_windows", "samples_of", "shipped_files"]
 
 WINDOW_FRAMES = 1500
 """Half a minute: longer recordings are coded in windows, so that memory stays bounded."""
@@ -47,9 +47,14 @@ class StarterComponent:
     @classmethod
     def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
         """Weight files by name, with the hashes of the manifest; nothing is loaded."""
-        hashes = manifest()
-        names = [f"{name}.safetensors" for name in cls.uses]
-        return {name: WeightFile(SHIPPED / name, hashes[name]) for name in names}
+        return shipped_files(cls.uses)
+
+
+def shipped_files(names: Sequence[str]) -> Mapping[str, WeightFile]:
+    """Shipped weight files by file name, with the hashes of the manifest; nothing is loaded."""
+    hashes = manifest()
+    files = [f"{name}.safetensors" for name in names]
+    return {name: WeightFile(SHIPPED / name, hashes[name]) for name in files}
 
 
 def samples_of(audio: Sequence[Audio], device: torch.device) -> Iterator[Tensor]:

@@ -19,7 +19,7 @@ from speechloom_speechsec.config import SpeechSECConfig
 from speechloom_speechsec.generator import SpeechSECGenerator
 from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
 from speechloom_starter.blocks import build_seeded
-from speechloom_starter.components.base import StarterComponent
+from speechloom_starter.components.base import shipped_files
 from speechloom_starter.duration_model import DurationConfig, DurationModel
 from speechloom_starter.phones import PHONE_IDS
 from speechloom_starter.thirds import THIRDS_VOCABULARY, thirds_of_segments
@@ -60,7 +60,7 @@ class _StarterGenerator(SpeechSECGenerator):
     @classmethod
     def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
         """Weight files by name; nothing is loaded."""
-        return type(cls.__name__, (StarterComponent,), {"uses": cls.uses}).weight_files(spec)
+        return shipped_files(cls.uses)
 
 
 class StarterUnitsToCodes(_StarterGenerator):
