@@ -105,7 +105,8 @@ class Corpus:
 
 
 def _unit(pcm: npt.NDArray[np.int16]) -> Floats:
-    return pcm.astype(np.float32) * np.float32(1 / 32768)
+    samples: Floats = pcm.astype(np.float32) * np.float32(1 / 32768)
+    return samples
 
 
 def _utterance(record: dict[str, object], offset: int) -> Utterance:
