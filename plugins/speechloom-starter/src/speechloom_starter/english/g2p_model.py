@@ -43,7 +43,7 @@ class G2pNetwork(nn.Module):
 
     def __init__(self, config: G2pConfig) -> None:
         super().__init__()
-        # No dropout: after ten looks at a word it is not learned by heart, and drawing the random
+        # No dropout: after a few looks at a word it is not learned by heart, and drawing the random
         # numbers takes most of a step on a CPU.
         self.letters = nn.Embedding(len(LETTERS) + 1, config.width)
         self.places = nn.Parameter(torch.zeros(MAX_LETTERS, config.width))

@@ -2,7 +2,9 @@
 
 ``python -m speechloom_starter.english.train_g2p OUT`` writes ``OUT/g2p.safetensors`` (float16),
 ``OUT/log.jsonl`` and, every `SAVE_EVERY` steps, ``OUT/state.pt``, from which a killed run goes on.
-Every 50th word by hash (2 500) is held out.
+Every 50th word by hash (2 541) is held out. The shipped network saw 1 200 batches, each word five
+times, the first 500 batches with dropout 0.1. It says 41 % of the held-out words otherwise than the
+dictionary, and 10.0 % of their phones.
 """
 
 from __future__ import annotations
