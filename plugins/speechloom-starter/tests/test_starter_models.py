@@ -117,7 +117,7 @@ def test_content_gives_log_probabilities_and_windows_equal_the_whole(content: Co
     torch.testing.assert_close(
         piece.features[:, reach:-reach], out.features[:, 20:30], rtol=1e-4, atol=1e-4
     )
-    codebook = noise(5, 8)
+    codebook = noise(5, out.features.shape[-1])
     units = content.units(audio, codebook)
     assert units.shape == (1, 60)
     assert int(units.max()) < 5

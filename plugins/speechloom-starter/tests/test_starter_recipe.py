@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+
 from speechloom.errors import UsageError
 from speechloom_starter.recipe.config import CorpusConfig, RecipeConfig, TrainConfig
 from speechloom_starter.recipe.corpus import make_corpus, plan_jobs, plan_speakers

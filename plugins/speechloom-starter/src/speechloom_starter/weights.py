@@ -142,7 +142,7 @@ def load_content(folder: Path | None = None) -> ContentModel:
 
 
 def load_units_codebook(folder: Path | None = None) -> Tensor:
-    """The content units: float32 [512, 64]."""
+    """The content units: float32 [512, 105]."""
     return read_tensors("units", folder)[0]["codebook"]
 
 

@@ -46,7 +46,7 @@ class StarterUnits(StarterComponent):
         """A tiny network with as many units."""
         config = ContentConfig.tiny()
         assert isinstance(spec.facts, TokenizerFacts)
-        shape = (spec.facts.vocabulary_size, config.feature_width)
+        shape = (spec.facts.vocabulary_size, config.unit_width)
         codebook = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return cls(spec, build_seeded(lambda: ContentModel(config), seed), codebook, trained=False)
 

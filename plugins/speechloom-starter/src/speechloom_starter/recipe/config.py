@@ -76,10 +76,10 @@ class RecipeConfig(_Frozen):
     codec_free_steps: int = 300
     voice: TrainConfig = TrainConfig(steps=450, batch=32, seconds=2.0, seed=3)
     durations: TrainConfig = TrainConfig(steps=1000, batch=24, seconds=0.0, seed=4)
-    unit_utterances: int = 800
+    unit_utterances: int = 400
     unit_seed: int = 5
     t2u: TrainConfig = TrainConfig(steps=900, batch=16, seconds=8.0, seed=6)
-    u2c: TrainConfig = TrainConfig(steps=4000, batch=16, seconds=6.0, seed=7)
+    u2c: TrainConfig = TrainConfig(steps=3950, batch=16, seconds=6.0, seed=7)
     polish: TrainConfig = TrainConfig(
         steps=2200, batch=12, seconds=1.28, learning_rate=3e-4, seed=8
     )

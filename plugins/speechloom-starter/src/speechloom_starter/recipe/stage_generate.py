@@ -122,7 +122,11 @@ class UnitsToCodesStage(GeneratorStage):
         self, corpus: Corpus, encoded: EncodedCorpus, model: SpeechSECConfig, train: TrainConfig
     ) -> None:
         super().__init__(corpus, encoded, model, train)
-        self.masks = MaskConfig(level_weights=LEVEL_WEIGHTS[: model.codebooks])
+        self.masks = MaskConfig(
+            task_weights=(0.45, 0.07, 0.23, 0.25),
+            level_weights=LEVEL_WEIGHTS[: model.codebooks],
+            content_dropout=0.03,
+        )
 
     def _pool(self) -> list[int]:
         return list(range(len(self.corpus)))
