@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -142,16 +143,11 @@ def test_an_hour_to_convert_is_laid_out_and_to_edit_says_the_limit(pipeline: Pip
 def test_the_speech_can_be_understood(pipeline: Pipeline) -> None:
     pocketsphinx = pytest.importorskip("pocketsphinx")
     jiwer = pytest.importorskip("jiwer")
-    texts = [
-        "the train leaves at ten thirty",
-        "we walked along the river until the rain began",
-        "he opened the door and looked into the garden",
-    ]
-    heard = [
-        _heard(pocketsphinx, speech.audio)
-        for speech in pipeline.synthesize(texts, seed=list(range(len(texts))))
-    ]
-    assert jiwer.wer(texts, heard) <= 0.6
+    speeches = pipeline.synthesize(SENTENCES, seed=list(range(8)))
+    heard = [_heard(pocketsphinx, speech.audio) for speech in speeches]
+    said = [re.sub(r"[^a-z ]", "", text.lower()) for text in SENTENCES]
+    # Speech-like noise, or another text, is above 1; docs/starter.md says how far below this is.
+    assert jiwer.wer(said, heard) < 0.7
 
 
 def _heard(pocketsphinx: object, audio: Audio) -> str:
