@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -40,8 +41,38 @@ class _Canvas:
     items: Tensor
 
 
-Pass = dict[int, int]
-"""The items that take part in a pass, and how many positions of each stay open after it."""
+@dataclass(frozen=True)
+class _Pass:
+    """One run of the network over the items that still have something open at a level.
+
+    All of it follows from how many codes are unknown, so it is known before the first pass.
+
+    Attributes:
+        level: the level that is decoded.
+        step: number of the pass within its level.
+        items: the A items of the batch that take part.
+        counts: open positions of each, N in all.
+        keep_open: how many of these stay open.
+    """
+
+    level: int
+    step: int
+    items: list[int]
+    counts: list[int]
+    keep_open: list[int]
+
+    def rows(self) -> list[int]:
+        """Which of the A items each of the N open positions belongs to."""
+        return [row for row, count in enumerate(self.counts) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class _Indices:
+    """The numbers of a pass on the device: int64 `items` [A], `lengths` [A] and `rows` [N]."""
+
+    items: Tensor
+    lengths: Tensor
+    rows: Tensor
 
 
 def masked_decode(
@@ -62,7 +93,8 @@ def masked_decode(
     current level count for the schedule and compete for closing, per item. Finer unknown levels
     are the mask id; finer known ones are visible. An item with fewer unknown positions than
     steps joins at a later step, so that everything is decided from the item alone: its result is
-    the same in any batch. The device is asked for numbers once, at the start.
+    the same in any batch. The device is asked for numbers once, at the start, and
+    given them once.
 
     Args:
         network: conditioned network.
@@ -102,13 +134,14 @@ def _fill(
 ) -> None:
     """Run all passes of all levels."""
     plan = [_plan_level(canvas, level, config) for level in range(canvas.codes.shape[1])]
+    indices = iter(_on_device(list(chain(*plan)), canvas))
+    decide = _Decision(network=network, canvas=canvas, stage=stage, config=config)
     total, done = sum(map(len, plan)), 0
     for level, passes in enumerate(plan):
         frames = _unknown_frames(canvas, level)
-        for step, keep in enumerate(passes, start=config.steps_of(level) - len(passes)):
-            decide = _Decision(stage=stage, level=level, step=step, config=config)
-            still_open = decide(network, canvas, [frames[item] for item in keep], keep)
-            frames.update(zip(keep, still_open, strict=True))
+        for one in passes:
+            still_open = decide(one, next(indices), [frames[item] for item in one.items])
+            frames.update(zip(one.items, still_open, strict=True))
             done += 1
             progress(done, total)
 
@@ -159,18 +192,33 @@ def check_tensor(
         raise UsageError(f"`{name}` must be {dtype} {wanted}, but is {x.dtype} {list(x.shape)}.")
 
 
-def _plan_level(canvas: _Canvas, level: int, config: DecodeConfig) -> list[Pass]:
+def _plan_level(canvas: _Canvas, level: int, config: DecodeConfig) -> list[_Pass]:
     """Passes of a level; items with few unknown positions take part in the last ones only."""
     steps = config.steps_of(level)
-    keeps = {
-        item: open_after(counts[level], steps, schedule=config.schedule)
-        for item, counts in enumerate(canvas.counts)
-    }
-    longest = max(map(len, keeps.values()), default=0)
-    return [
-        {item: keep[left] for item, keep in keeps.items() if len(keep) >= -left}
-        for left in range(-longest, 0)
+    open_counts = [
+        (counts[level], *open_after(counts[level], steps, schedule=config.schedule))
+        for counts in canvas.counts
     ]
+    longest = max(map(len, open_counts), default=1)
+    passes = []
+    for left in range(1 - longest, 0):
+        items = [item for item, own in enumerate(open_counts) if len(own) > -left]
+        counts = [open_counts[item][left - 1] for item in items]
+        keep_open = [open_counts[item][left] for item in items]
+        passes.append(_Pass(level, steps + left, items, counts, keep_open))
+    return passes
+
+
+def _on_device(passes: Sequence[_Pass], canvas: _Canvas) -> list[_Indices]:
+    """The numbers of all passes in one copy to the device."""
+    pieces = [
+        piece
+        for one in passes
+        for piece in (one.items, [canvas.lengths[item] for item in one.items], one.rows())
+    ]
+    flat = torch.tensor(list(chain(*pieces)), dtype=torch.int64).to(canvas.codes.device)
+    moved = torch.split(flat, [len(piece) for piece in pieces])
+    return [_Indices(*three) for three in zip(*[iter(moved)] * 3, strict=True)]
 
 
 def _unknown_frames(canvas: _Canvas, level: int) -> dict[int, Tensor]:
@@ -183,63 +231,53 @@ def _unknown_frames(canvas: _Canvas, level: int) -> dict[int, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Decision:
-    """One pass over the items that take part in it."""
+    """What is the same for all passes; called, it makes one of them."""
 
+    network: MaskedNetwork
+    canvas: _Canvas
     stage: int
-    level: int
-    step: int
     config: DecodeConfig
 
-    def __call__(
-        self, network: MaskedNetwork, canvas: _Canvas, frames: Sequence[Tensor], keep: Pass
-    ) -> tuple[Tensor, ...]:
+    def __call__(self, one: _Pass, at: _Indices, frames: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Close positions on the canvas; return the frames that stay open, per item."""
-        counts = [len(own) for own in frames]
-        frame, device = torch.cat(list(frames)), canvas.codes.device
-        batch = torch.tensor(list(keep), device=device)
-        row = torch.arange(len(keep), device=device).repeat_interleave(
-            torch.tensor(counts, device=device), output_size=len(frame)
-        )
+        canvas, frame = self.canvas, torch.cat(list(frames))
+        item = at.items[at.rows]
         result = decode_step(
-            self._scores(network, canvas, batch, row, frame, keep),
-            self._keys(canvas, batch[row], frame),
-            counts=counts,
-            keep_open=list(keep.values()),
-            config=self.config.sample_at(self.level, self.step),
-            choice_temperature=self.config.choice_at(self.level, self.step),
+            self._scores(one, at, frame),
+            self._keys(one, item, frame),
+            counts=one.counts,
+            keep_open=one.keep_open,
+            config=self.config.sample_at(one.level, one.step),
+            choice_temperature=self.config.choice_at(one.level, one.step),
         )
         decided = torch.where(result.closes, result.tokens, canvas.mask_id)
-        canvas.codes[batch[row], self.level, frame] = decided
-        stay = result.closes.to(torch.int8).argsort(stable=True)[: sum(keep.values())]
-        return torch.split(frame[stay], list(keep.values()))
+        canvas.codes[item, one.level, frame] = decided
+        stay = result.closes.to(torch.int8).argsort(stable=True)[: sum(one.keep_open)]
+        return torch.split(frame[stay], one.keep_open)
 
-    def _scores(
-        self,
-        network: MaskedNetwork,
-        canvas: _Canvas,
-        batch: Tensor,
-        row: Tensor,
-        frame: Tensor,
-        keep: Pass,
-    ) -> HeadScores:
-        lengths = [canvas.lengths[item] for item in keep]
-        codes = canvas.codes[batch, :, : max(lengths)]
-        on_device = torch.tensor(lengths, device=batch.device)
-        twin = network.unconditional if self.config.sample.guidance != 1.0 else None
+    def _scores(self, one: _Pass, at: _Indices, frame: Tensor) -> HeadScores:
+        longest = max(self.canvas.lengths[item] for item in one.items)
+        codes = self.canvas.codes[at.items, :, :longest]
         hidden, free = (
-            None if one is None else one.hidden(codes, self.level, on_device, batch)[row, frame]
-            for one in (network, twin)
+            None
+            if network is None
+            else network.hidden(codes, one.level, at.lengths, at.items)[at.rows, frame]
+            for network in (self.network, self._twin())
         )
         assert hidden is not None
-        weight, bias = network.head(self.level)
+        weight, bias = self.network.head(one.level)
         return HeadScores(hidden=hidden, weight=weight, bias=bias, unconditional=free)
 
-    def _keys(self, canvas: _Canvas, item: Tensor, frame: Tensor) -> NoiseKeys:
+    def _twin(self) -> MaskedNetwork | None:
+        """The network without its condition, where guidance needs it."""
+        return self.network.unconditional if self.config.sample.guidance != 1.0 else None
+
+    def _keys(self, one: _Pass, item: Tensor, frame: Tensor) -> NoiseKeys:
         return NoiseKeys(
-            seed=canvas.seeds[item],
-            item=canvas.items[item],
+            seed=self.canvas.seeds[item],
+            item=self.canvas.items[item],
             position=frame,
             stage=self.stage,
-            level=self.level,
-            step=self.step,
+            level=one.level,
+            step=one.step,
         )
