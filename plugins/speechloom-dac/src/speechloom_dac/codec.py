@@ -1,0 +1,319 @@
+"""The DAC codec over the networks of transformers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DacConfig, DacModel
+
+from speechloom.checkpoints import load_exactly, pinned_files, sha256_of
+from speechloom.errors import UsageError, WeightsError
+from speechloom.protocols import WeightFile
+from speechloom.spec import CodecFacts, ComponentSpec
+from speechloom.values import Audio, Codes, pad_stack
+from speechloom.windows import over_windows, plan_windows
+from speechloom_dac.config import NetworkConfig
+from speechloom_dac.weights import read_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DacCodec"]
+
+WINDOW_SECONDS = 4.0
+"""What is encoded or decoded at once; longer signals take as much memory as this."""
+
+RESIDUAL_GAIN = 0.3
+"""Of random weights: residual units that add little do not amplify rounding errors."""
+
+
+class DacCodec:
+    """The Descript Audio Codec (Kumar et al. 2023, arXiv:2306.06546).
+
+    Encoder and decoder are those of transformers' ``DacModel``; quantisation follows the original
+    package, whose codes these are. It differs from the original's ``compress`` in three ways:
+    nothing is normalised in loudness, codes are those of the whole signal (``compress`` codes
+    signals above a second in pieces without padding, which changes their ends), and the audio has
+    exactly ``hop`` samples a frame: strides of 5 make the original a few samples shorter (8 at 16
+    and 24 kHz), which are silent here.
+
+    Recordings are encoded one after the other, in windows, mono, at the codec's rate.
+    """
+
+    def __init__(
+        self,
+        spec: ComponentSpec,
+        config: NetworkConfig,
+        model: DacModel,
+        *,
+        weights: Mapping[str, str],
+        device: str = "cpu",
+    ) -> None:
+        self._spec = spec
+        self._config = config
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._levels = self._model.quantizer.quantizers[: self._facts.codebooks]
+        # Codes are looked up by angle: the directions of the entries, once.
+        self._directions = [functional.normalize(one.codebook.weight) for one in self._levels]
+        self._weights = dict(weights)
+        self._device = torch.device(device)
+
+    @property
+    def spec(self) -> ComponentSpec:
+        """The spec that it was built from."""
+        return self._spec
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The sha256 of the weight file in use; empty for random weights."""
+        return self._weights
+
+    @classmethod
+    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> DacCodec:
+        """The checkpoint that ``spec.options`` names.
+
+        Raises:
+            WeightsError: it cannot be found, is damaged, or is not what the facts say.
+        """
+        options = spec.options
+        config, tensors, path = read_weights(
+            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
+        )
+        _check_facts(spec, config, path)
+        model = _network(config)
+        load_exactly(model, tensors, path)
+        return cls(spec, config, model, weights={path.name: sha256_of(path)}, device=device)
+
+    @classmethod
+    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> DacCodec:
+        """A tiny one of the same rates and codebooks."""
+        facts = spec.facts
+        assert isinstance(facts, CodecFacts)
+        rates = tuple(spec.options["rates"])
+        config = NetworkConfig(
+            sample_rate=facts.sample_rate,
+            rates=rates,
+            codebooks=facts.codebooks,
+            codebook_size=facts.codebook_size,
+            codebook_dim=4,
+            latent_size=8,
+            encoder_size=2,
+            decoder_size=2 * 2 ** len(rates),
+        )
+        model = _network(config)
+        load_exactly(model, _drawn(model, seed), "random weights")
+        return cls(spec, config, model, weights={})
+
+    @classmethod
+    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
+        """The files whose hash the spec pins; nothing is loaded."""
+        options = spec.options
+        return pinned_files(
+            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
+        )
+
+    @torch.inference_mode()
+    def encode(self, audio: Sequence[Audio]) -> Codes:
+        """Codes [B, K, F] of recordings of any rate and channel count.
+
+        Args:
+            audio: B recordings.
+        """
+        facts = self._facts
+        rows = [self._ids(samples).cpu() for samples in self._prepared(audio)]
+        lengths = torch.tensor([row.shape[-1] for row in rows], dtype=torch.int64)
+        return Codes(pad_stack(rows), facts.codes, facts.codebook_size, facts.frame_rate, lengths)
+
+    @torch.inference_mode()
+    def decode(self, codes: Codes) -> list[Audio]:
+        """Audio of ``hop`` samples per frame.
+
+        Args:
+            codes: of this codec; the first levels may be given alone.
+
+        Raises:
+            UsageError: the codes are of another codec, or have more levels than it uses.
+        """
+        self._check(codes)
+        items = [codes.item(index).to(self._device) for index in range(len(codes.lengths))]
+        return [
+            Audio(self._samples(ids).cpu().numpy(), self._facts.sample_rate) for ids in items
+        ]
+
+    @torch.inference_mode()
+    def codebook(self, level: int) -> Tensor:
+        """The codebook of a level, in the space that the decoder takes.
+
+        Args:
+            level: from 0.
+
+        Returns:
+            float32 [V, D]: what each id of this level adds to a frame, so that `embed` is the sum
+            over the levels. A generator can start its embeddings from it.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        if not 0 <= level < len(self._levels):
+            raise UsageError(
+                f"{self.spec.id} has levels 0 to {len(self._levels) - 1}, not {level}"
+            )
+        entries = self._levels[level].codebook.weight
+        projected: Tensor = self._levels[level].out_proj(entries.T[None])[0].T
+        return projected.contiguous()
+
+    @torch.inference_mode()
+    def embed(self, codes: Codes) -> Tensor:
+        """What the decoder takes for these codes: the sum of their entries over the levels.
+
+        Args:
+            codes: of this codec; the first levels may be given alone.
+
+        Returns:
+            float32 [B, D, F]; frames past the end of an item are those of id 0.
+
+        Raises:
+            UsageError: as `decode`.
+        """
+        self._check(codes)
+        return self._latents(codes.ids.to(self._device))
+
+    # Encoding -----------------------------------------------------------------------------
+
+    def _prepared(self, audio: Sequence[Audio]) -> Iterator[Tensor]:
+        """Each recording as float32 [1, 1, F x hop], padded with silence to whole frames."""
+        for one in audio:
+            samples = one.mono().resampled(self._config.sample_rate).tensor()[None]
+            missing = -samples.shape[-1] % self._config.hop
+            yield functional.pad(samples, (0, missing)).to(self._device)
+
+    def _ids(self, samples: Tensor) -> Tensor:
+        """Ids int64 [K, F] of samples [1, 1, F x hop]."""
+        frames = samples.shape[-1] // self._config.hop
+        windows = plan_windows(frames, self._window, self._config.encoder_reach)
+        encoded = over_windows(self._model.encoder, samples, windows, takes=self._config.hop)
+        return torch.cat([self._quantized(latents) for latents in encoded], -1)
+
+    def _quantized(self, latents: Tensor) -> Tensor:
+        """Ids int64 [K, F] of latents [1, D, F], level by level of what is left.
+
+        The arithmetic is that of the original, straight-through sum included, so that near ties
+        fall to the same side.
+        """
+        left = latents
+        ids = []
+        for level, directions in zip(self._levels, self._directions, strict=True):
+            query = level.in_proj(left)
+            found = _nearest(query[0].T, directions)
+            entry = level.codebook(found).T[None]
+            left = left - level.out_proj(query + (entry - query))
+            ids.append(found)
+        return torch.stack(ids)
+
+    # Decoding -----------------------------------------------------------------------------
+
+    def _samples(self, ids: Tensor) -> Tensor:
+        """Samples float32 [1, F x hop] of ids [K, F]."""
+        frames, hop = ids.shape[-1], self._config.hop
+        windows = plan_windows(frames, self._window, self._config.decoder_reach)
+        pieces = list(over_windows(self._played, ids[None], windows, gives=hop))
+        samples = torch.cat(pieces, -1)[0] if pieces else torch.zeros(1, 0)
+        return functional.pad(samples, (0, frames * hop - samples.shape[-1]))
+
+    def _played(self, ids: Tensor) -> Tensor:
+        played: Tensor = self._model.decoder(self._latents(ids))
+        return played
+
+    def _latents(self, ids: Tensor) -> Tensor:
+        """The sum of the projected entries, float32 [B, D, F], of ids [B, k, F]."""
+        total: Tensor | int = 0
+        for level, row in zip(self._levels, ids.unbind(1), strict=False):
+            total = total + level.out_proj(level.codebook(row).transpose(1, 2))
+        assert isinstance(total, Tensor)
+        return total
+
+    def _check(self, codes: Codes) -> None:
+        facts = self._facts
+        if codes.codec != facts.codes or not 1 <= codes.codebooks <= facts.codebooks:
+            raise UsageError(
+                f"{self.spec.id} takes 1 to {facts.codebooks} codebooks of codes:{facts.codes}, "
+                f"but got {codes.codebooks} of {codes.kind}"
+            )
+        if codes.codebook_size != facts.codebook_size:
+            raise UsageError(
+                f"{self.spec.id} has {facts.codebook_size} ids per codebook, but the codes have "
+                f"{codes.codebook_size}"
+            )
+
+    @property
+    def _window(self) -> int:
+        return max(1, int(WINDOW_SECONDS * self._facts.frame_rate))
+
+    @property
+    def _facts(self) -> CodecFacts:
+        assert isinstance(self.spec.facts, CodecFacts)
+        return self.spec.facts
+
+
+def _nearest(queries: Tensor, directions: Tensor) -> Tensor:
+    """For each query [F, D] the entry [V, D] of the smallest angle, int64 [F]."""
+    unit = functional.normalize(queries)
+    lengths = directions.pow(2).sum(1, keepdim=True).T
+    distances = unit.pow(2).sum(1, keepdim=True) - 2 * unit @ directions.T + lengths
+    return (-distances).max(1).indices
+
+
+def _check_facts(spec: ComponentSpec, config: NetworkConfig, path: object) -> None:
+    facts = spec.facts
+    assert isinstance(facts, CodecFacts)
+    claims = (
+        ("sample rate", facts.sample_rate, config.sample_rate),
+        ("strides", tuple(spec.options["rates"]), config.rates),
+        ("ids per codebook", facts.codebook_size, config.codebook_size),
+    )
+    for name, claimed, found in claims:
+        if claimed != found:
+            raise WeightsError(
+                f"{spec.id} promises {name} {claimed}, but {path} has {found}; give a checkpoint "
+                "of that model, or make a spec for this one with speechloom_dac.spec_for"
+            )
+    if config.codebooks < facts.codebooks:
+        raise WeightsError(
+            f"{spec.id} promises {facts.codebooks} codebooks, but {path} has {config.codebooks}; "
+            "make a spec for it with speechloom_dac.spec_for"
+        )
+
+
+def _network(config: NetworkConfig) -> DacModel:
+    """A network without memory; its weights are loaded next."""
+    sizes = DacConfig(
+        encoder_hidden_size=config.encoder_size,
+        downsampling_ratios=list(config.rates),
+        decoder_hidden_size=config.decoder_size,
+        n_codebooks=config.codebooks,
+        codebook_size=config.codebook_size,
+        codebook_dim=config.codebook_dim,
+        sampling_rate=config.sample_rate,
+    )
+    sizes.hidden_size = config.latent_size  # which DacConfig derives and some checkpoints choose
+    with torch.device("meta"):
+        return DacModel(sizes)
+
+
+def _drawn(model: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Random tensors for a network, of a size that keeps signals alive on their way through."""
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, value in model.state_dict().items():
+        if name.endswith("alpha"):
+            tensors[name] = torch.ones(value.shape)
+            continue
+        fan_in = math.prod(value.shape[1:]) if value.ndim > 2 else 1
+        gain = RESIDUAL_GAIN if ".res_unit" in name else 1.0
+        tensors[name] = torch.randn(value.shape, generator=draw) * gain / math.sqrt(fan_in)
+    return tensors

@@ -1,0 +1,156 @@
+"""DAC checkpoints of both layouts, as one: sizes, and tensors by the names of transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechloom.checkpoints import find_checkpoint, fold_weight_norm, read_checkpoint
+from speechloom.errors import WeightsError
+from speechloom_dac.config import NetworkConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["read_config", "read_weights"]
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "weights.pth")
+_TRANSFORMERS = (".safetensors", ".bin")
+"""File endings of the layout of transformers; others hold the original's own."""
+
+
+def read_config(
+    checkpoint: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    sha256: Mapping[str, str] | None = None,
+) -> NetworkConfig:
+    """The sizes of a checkpoint.
+
+    Args:
+        checkpoint: hub id, folder or file.
+        revision: of a hub id.
+        sha256: promised hash by file name.
+
+    Raises:
+        WeightsError: it cannot be found or read, or is of another model.
+    """
+    if Path(checkpoint).expanduser().exists():
+        weights = _weights_file(checkpoint, revision, sha256)
+        if weights.suffix not in _TRANSFORMERS:
+            return _original_config(_original_content(weights), weights)
+        return _transformers_config(weights.parent, None, sha256)
+    return _transformers_config(checkpoint, revision, sha256)
+
+
+def read_weights(
+    checkpoint: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    sha256: Mapping[str, str] | None = None,
+) -> tuple[NetworkConfig, dict[str, Tensor], Path]:
+    """A whole checkpoint.
+
+    Args:
+        checkpoint: hub id, folder or file.
+        revision: of a hub id.
+        sha256: promised hash by file name.
+
+    Returns:
+        The sizes, the tensors by the names of transformers' ``DacModel`` with weight
+        normalisation folded in, and the file that they come from.
+
+    Raises:
+        WeightsError: it cannot be found or read, or is of another model.
+    """
+    weights = _weights_file(checkpoint, revision, sha256)
+    if weights.suffix in _TRANSFORMERS:
+        local = Path(checkpoint).expanduser().exists()
+        config = _transformers_config(weights.parent if local else checkpoint, revision, sha256)
+        return config, fold_weight_norm(read_checkpoint(weights)), weights
+    content = _original_content(weights)
+    tensors = {_renamed(name): value for name, value in content["state_dict"].items()}
+    return _original_config(content, weights), fold_weight_norm(tensors), weights
+
+
+def _weights_file(
+    checkpoint: str | os.PathLike[str], revision: str | None, sha256: Mapping[str, str] | None
+) -> Path:
+    (path,) = find_checkpoint(checkpoint, [_WEIGHTS], revision=revision, sha256=sha256).values()
+    return path
+
+
+def _transformers_config(
+    checkpoint: str | os.PathLike[str], revision: str | None, sha256: Mapping[str, str] | None
+) -> NetworkConfig:
+    found = find_checkpoint(checkpoint, ["config.json"], revision=revision, sha256=sha256)
+    path = found["config.json"]
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON ({error}); get the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} is not the configuration of a model; get it again")
+    return NetworkConfig.from_transformers(content, path)
+
+
+def _original_content(path: Path) -> Mapping[str, Any]:
+    content = read_checkpoint(path)
+    if not isinstance(content, Mapping) or not {"state_dict", "metadata"} <= set(content):
+        raise WeightsError(
+            f"{path} is no DAC checkpoint: the original weights.pth holds state_dict and metadata; "
+            "give that file, or a folder with config.json and model.safetensors"
+        )
+    return content
+
+
+def _original_config(content: Mapping[str, Any], path: Path) -> NetworkConfig:
+    arguments = content["metadata"].get("kwargs", {})
+    return NetworkConfig.from_original(arguments, path)
+
+
+# Names ------------------------------------------------------------------------------------
+#
+# The original nests nn.Sequential; transformers names the layers. With n for the number of a block
+# among the first and last layers of its half:
+#
+#   encoder.block.0                conv1            decoder.model.0             conv1
+#   encoder.block.n.block.0..2     res_unit1..3     decoder.model.n.block.0, 1  snake1, conv_t1
+#   encoder.block.n.block.3, 4     snake1, conv1    decoder.model.n.block.2..4  res_unit1..3
+#   encoder.block.-2, -1           snake1, conv2    decoder.model.-2, -1        snake1, conv2
+#   (unit).block.0..3              snake1, conv1, snake2, conv2
+
+_UNIT = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}
+_ENCODER_BLOCK = {
+    "0": "res_unit1", "1": "res_unit2", "2": "res_unit3", "3": "snake1", "4": "conv1",
+}  # fmt: skip
+_DECODER_BLOCK = {
+    "0": "snake1", "1": "conv_t1", "2": "res_unit1", "3": "res_unit2", "4": "res_unit3",
+}  # fmt: skip
+_IN_BLOCK = re.compile(
+    r"(?P<half>encoder\.block|decoder\.model)\.(?P<n>\d+)\.block\.(?P<layer>\d)"
+    r"(?:\.block\.(?P<unit>\d))?\.(?P<rest>\w+)"
+)
+_AROUND = re.compile(r"(?P<half>encoder\.block|decoder\.model)\.(?P<n>\d+)\.(?P<rest>\w+)")
+
+
+def _renamed(name: str) -> str:
+    """A name of the original as transformers has it; names of no DAC network are kept."""
+    inside = _IN_BLOCK.fullmatch(name)
+    if inside is not None:
+        half = inside["half"].partition(".")[0]
+        layers = _ENCODER_BLOCK if half == "encoder" else _DECODER_BLOCK
+        path = [half, "block", str(int(inside["n"]) - 1), layers.get(inside["layer"], "")]
+        path += [_UNIT[inside["unit"]]] if inside["unit"] in _UNIT else []
+        return ".".join([*path, inside["rest"]])
+    around = _AROUND.fullmatch(name)
+    if around is not None:
+        half = around["half"].partition(".")[0]
+        if around["rest"] == "alpha":
+            return f"{half}.snake1.alpha"
+        return f"{half}.{'conv1' if around['n'] == '0' else 'conv2'}.{around['rest']}"
+    return name
