@@ -1,0 +1,253 @@
+"""The codec and the tokenizer: one network, one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from speechloom.checkpoints import pinned_files
+from speechloom.errors import UsageError
+from speechloom.protocols import WeightFile
+from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
+from speechloom.values import Audio, Codes, Tokens, pad_stack
+from speechloom_speechtokenizer.loading import Loaded, load, random_network
+from speechloom_speechtokenizer.network import DecoderStream, SpeechTokenizerNetwork
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["SpeechTokenizerCodec", "SpeechTokenizerUnits"]
+
+
+class _SpeechTokenizer:
+    """What both share: the network, and codes of recordings.
+
+    Recordings are encoded one by one: the network looks at the end of each, so that padding one to
+    the length of another would change its codes.
+    """
+
+    def __init__(self, spec: ComponentSpec, loaded: Loaded) -> None:
+        self._spec = spec
+        self._loaded = loaded
+
+    @property
+    def spec(self) -> ComponentSpec:
+        """The spec that the entry point announced."""
+        return self._spec
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The sha256 of each weight file in use; empty for random weights."""
+        return self._loaded.weights
+
+    @property
+    def network(self) -> SpeechTokenizerNetwork:
+        """The network; components of one checkpoint and device have the same."""
+        return self._loaded.network
+
+    @classmethod
+    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> Self:
+        """Load the spec's checkpoint, or use the network that another component has loaded.
+
+        Raises:
+            WeightsError: files are missing, damaged, unsafe, of another model or of other rates.
+        """
+        return cls(spec, load(spec, device))
+
+    @classmethod
+    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> Self:
+        """Build it tiny, with random weights and the rates and codebooks that the spec promises."""
+        return cls(spec, Loaded(random_network(spec, seed), {}))
+
+    @classmethod
+    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
+        """The files whose hash the spec pins; nothing is loaded."""
+        options = spec.options
+        folder = PurePosixPath(options.get("folder") or "")
+        pinned = {str(folder / name): h for name, h in (options.get("sha256") or {}).items()}
+        files = pinned_files(options["checkpoint"], revision=options.get("revision"), sha256=pinned)
+        return {PurePosixPath(name).name: file for name, file in files.items()}
+
+    def _rows(self, audio: Sequence[Audio]) -> list[Tensor]:
+        """All codes int64 [K, F] of each recording, on the CPU."""
+        recent = self.network.codes_of_audio
+        return [recent.get(one, partial(self._encoded, one)) for one in audio]
+
+    def _encoded(self, audio: Audio) -> Tensor:
+        samples = audio.mono().resampled(self.network.config.sample_rate).tensor()[0]
+        return self.network.encode(samples.to(self.network.device)).cpu()
+
+
+class SpeechTokenizerUnits(_SpeechTokenizer):
+    """Level 1 of the codes: the units that were taught by HuBERT to say what is said.
+
+    After a codec of the same checkpoint has encoded a recording, its units cost nothing, and the
+    other way round: see `RecentCodes`.
+    """
+
+    def encode(self, audio: Sequence[Audio]) -> Tokens:
+        """Units int64 [B, F].
+
+        Args:
+            audio: B recordings of any rate and channel count.
+        """
+        return self._units(self._rows(audio))
+
+    def units_of(self, codes: Codes) -> Tokens:
+        """The units in codes of the same checkpoint, without the audio.
+
+        Args:
+            codes: [B, K, F] of this SpeechTokenizer.
+
+        Raises:
+            UsageError: the codes are of another codec.
+        """
+        facts = self._facts
+        if f"{codes.codec}-level-1" != facts.vocabulary:
+            raise UsageError(f"{self.spec.id} gives {facts.gives}, not level 1 of {codes.kind}")
+        return self._units([codes.item(i) for i in range(len(codes.lengths))])
+
+    def _units(self, rows: Sequence[Tensor]) -> Tokens:
+        facts = self._facts
+        size, rate = facts.vocabulary_size, facts.frame_rate
+        ids = pad_stack([row[0] for row in rows])
+        return Tokens(ids, facts.vocabulary, size, rate, _lengths(rows))
+
+    @property
+    def _facts(self) -> TokenizerFacts:
+        assert isinstance(self.spec.facts, TokenizerFacts)
+        return self.spec.facts
+
+
+class SpeechTokenizerCodec(_SpeechTokenizer):
+    """All levels: the first says what is said, the others how it sounds."""
+
+    def encode(self, audio: Sequence[Audio], *, num_codebooks: int | None = None) -> Codes:
+        """Codes int64 [B, K, F].
+
+        Args:
+            audio: B recordings of any rate and channel count.
+            num_codebooks: how many levels, the first ones; None for those of the spec.
+
+        Raises:
+            UsageError: there are not so many levels.
+        """
+        facts = self._facts
+        levels = facts.codebooks if num_codebooks is None else num_codebooks
+        if not 1 <= levels <= facts.codebooks:
+            raise UsageError(
+                f"{self.spec.id} has 1 to {facts.codebooks} levels, but {levels} were asked for"
+            )
+        rows = [row[:levels] for row in self._rows(audio)]
+        size, rate = facts.codebook_size, facts.frame_rate
+        return Codes(pad_stack(rows), facts.codes, size, rate, _lengths(rows))
+
+    def decode(self, codes: Codes) -> list[Audio]:
+        """Audio of hop samples per frame.
+
+        Args:
+            codes: of this codec; the first levels may be given alone.
+
+        Raises:
+            UsageError: the codes are of another codec, or have more levels.
+        """
+        self._check(codes)
+        items = [codes.item(i).to(self.network.device) for i in range(len(codes.lengths))]
+        return [self._audio(self.network.decode(ids)) for ids in items]
+
+    def stream(self, codes: Iterable[Codes]) -> Iterator[Audio]:
+        """Decode codes as they come.
+
+        The LSTM's state is carried from chunk to chunk, so that the audio is that of the whole
+        however long it gets; it comes late by the few frames that the convolutions look ahead.
+
+        Args:
+            codes: chunks of a single item each, in order, all with the same levels.
+
+        Yields:
+            Audio whose concatenation is what `decode` gives for the joined chunks.
+
+        Raises:
+            UsageError: a chunk is of another codec, has several items or other levels.
+        """
+        stream = DecoderStream(self.network)
+        levels: int | None = None
+        waiting: Tensor | None = None
+        for chunk in codes:
+            self._check(chunk)
+            if len(chunk.lengths) != 1 or chunk.codebooks != (levels or chunk.codebooks):
+                raise UsageError(
+                    "chunks of a stream must have one item and the same levels, but one has "
+                    f"{len(chunk.lengths)} items and {chunk.codebooks} levels"
+                )
+            levels = chunk.codebooks
+            # One chunk is held back, because the last one must be given as such.
+            if waiting is not None:
+                yield from self._played(stream.push(waiting))
+            waiting = chunk.item(0).to(self.network.device)
+        if waiting is not None:
+            yield from self._played(stream.push(waiting, last=True))
+
+    def codebook(self, level: int) -> Tensor:
+        """The vectors of a level, for generators whose embeddings start from them.
+
+        Args:
+            level: from 0.
+
+        Returns:
+            float32 [V, D]: what each id of this level adds to a frame.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        levels = self._facts.codebooks
+        if not 0 <= level < levels:
+            raise UsageError(f"{self.spec.id} has levels 0 to {levels - 1}, not {level}")
+        return self.network.quantizer.codebooks[level].embed.clone()
+
+    @torch.inference_mode()
+    def embed(self, codes: Codes) -> Tensor:
+        """What the decoder takes for these codes: the sum of their vectors over the levels.
+
+        Args:
+            codes: of this codec; the first levels may be given alone.
+
+        Returns:
+            float32 [B, D, F]; frames past the end of an item are those of id 0.
+
+        Raises:
+            UsageError: as `decode`.
+        """
+        self._check(codes)
+        decode = self.network.quantizer.decode
+        return torch.stack([decode(ids) for ids in codes.ids.to(self.network.device)])
+
+    def _played(self, samples: Tensor) -> Iterator[Audio]:
+        """Audio of what is ready, if anything is."""
+        if len(samples):
+            yield self._audio(samples)
+
+    def _audio(self, samples: Tensor) -> Audio:
+        return Audio(samples.cpu().numpy()[None], self._facts.sample_rate)
+
+    def _check(self, codes: Codes) -> None:
+        facts = self._facts
+        if codes.codec != facts.codes or not 1 <= codes.codebooks <= facts.codebooks:
+            raise UsageError(
+                f"{self.spec.id} takes 1 to {facts.codebooks} levels of codes:{facts.codes}, but "
+                f"got {codes.codebooks} of {codes.kind}"
+            )
+
+    @property
+    def _facts(self) -> CodecFacts:
+        assert isinstance(self.spec.facts, CodecFacts)
+        return self.spec.facts
+
+
+def _lengths(rows: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([row.shape[-1] for row in rows], dtype=torch.int64)
