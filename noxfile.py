@@ -69,6 +69,20 @@ def plugin(session: nox.Session, name: str) -> None:
 
 
 @nox.session
+@nox.parametrize("name", PLUGINS, ids=PLUGINS)
+def parity(session: nox.Session, name: str) -> None:
+    """Compare a plugin with the package that it stands for, in an environment of its own."""
+    folder = pathlib.Path(f"plugins/{name}/tests/parity")
+    needs = folder / "requirements.txt"
+    if not needs.exists():
+        session.skip(f"{name} is the original itself")
+    session.install("-r", str(needs))
+    # The original decides the versions of what both need; ours take what is there.
+    session.install(*group("test"), "-e", ".", "-e", f"./plugins/{name}", "-c", str(needs))
+    session.run("pytest", str(folder), "-m", "parity", "-s", *session.posargs)
+
+
+@nox.session
 def slow(session: nox.Session) -> None:
     install(session, *DEFAULT_PLUGINS)
     session.run("pytest", "-m", "slow and not gpu", *session.posargs)

@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps-scale", type=float, default=1.0, help="factor on all step counts")
     made.add_argument("--only", metavar="STAGE", help="run just this stage")
     made.add_argument("--config", type=Path, help="a RecipeConfig as JSON instead of the default")
+    made.add_argument("--start-from", type=Path, help="folder of weights where trainings begin")
     made.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     made.add_argument("--checkpoint-seconds", type=float, default=120.0)
     return made
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder=options.folder,
         real_speech=options.real_speech,
         checkpoint_seconds=options.checkpoint_seconds,
+        start_from=options.start_from,
     )
     recipe.run(options.only)
 

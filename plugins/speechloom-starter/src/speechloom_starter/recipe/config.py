@@ -50,7 +50,14 @@ class TrainConfig(_Frozen):
 
 
 class RecipeConfig(_Frozen):
-    """The whole recipe: sizes of the networks, and steps, batches and seeds of their training."""
+    """The whole recipe: sizes of the networks, and steps, batches and seeds of their training.
+
+    Attributes:
+        polish_adversarial: whether the decoder is polished against discriminators.
+        said_share: how often the units-to-codes generator learns from the units that the
+            text-to-units generator makes of a text, instead of those of the recording.
+        kept: stages whose results are taken over from the weights that a run starts from.
+    """
 
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     content_model: ContentConfig = ContentConfig()
@@ -84,6 +91,9 @@ class RecipeConfig(_Frozen):
         steps=2200, batch=12, seconds=1.28, learning_rate=3e-4, seed=8
     )
     polish_alone_steps: int = 200
+    polish_adversarial: bool = True
+    said_share: float = 0.5
+    kept: tuple[str, ...] = ()
     named_voices: dict[str, str] = Field(
         default_factory=lambda: {
             "iris": "slt",

@@ -15,6 +15,7 @@ from speechloom_starter.codec_model import CodecModel
 from speechloom_starter.content_model import ContentModel
 from speechloom_starter.quantizer import k_means
 from speechloom_starter.recipe.data import Corpus
+from speechloom_starter.recipe.loop import mixed_precision
 from speechloom_starter.voice_model import VoiceEncoder
 
 PART = 400
@@ -29,7 +30,7 @@ def learn_units(
     chosen = rng.choice(len(corpus), min(utterances, len(corpus)), replace=False)
     features = []
     for index in chosen:
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             out = content(torch.from_numpy(corpus.samples(int(index)))[None])
         features.append(out.features[0])
     return k_means(torch.cat(features), count, torch.Generator().manual_seed(seed), rounds=40)
@@ -74,7 +75,7 @@ def _encode(
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArray[np.float32]]:
     audio = torch.from_numpy(samples)[None]
     # Some ids near a border between two codes differ from those in float32; it is 5 times faster.
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         units = networks.content.units(audio, networks.codebook)[0]
         codes = networks.codec.encode(audio)[0].T
         voice = networks.voice(audio)[0]

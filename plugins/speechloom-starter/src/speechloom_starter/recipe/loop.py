@@ -53,6 +53,13 @@ def torch_generator(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.integers(2**62)))
 
 
+def mixed_precision() -> torch.autocast:
+    """Bfloat16 on processors with units for it, float32 on others: there it is 9 times slower."""
+    # What torch asks before it takes such a path itself; it has no public name.
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then a cosine down to a hundredth."""
     if step < config.warmup:

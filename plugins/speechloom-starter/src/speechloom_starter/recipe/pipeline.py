@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speechloom.errors import UsageError
+from speechloom_speechsec.model import SpeechSEC
 from speechloom_starter.codec_model import CodecModel
 from speechloom_starter.content_model import ContentModel
 from speechloom_starter.recipe.config import RecipeConfig
@@ -19,6 +21,7 @@ from speechloom_starter.recipe.data import Corpus
 from speechloom_starter.recipe.encode import EncodedCorpus, Networks, encode_corpus, learn_units
 from speechloom_starter.recipe.export import export
 from speechloom_starter.recipe.loop import Stage, run_stage, save_atomically
+from speechloom_starter.recipe.said import said_units, say_corpus
 from speechloom_starter.recipe.stage_codec import CodecStage
 from speechloom_starter.recipe.stage_content import ContentStage
 from speechloom_starter.recipe.stage_durations import DurationStage
@@ -26,6 +29,7 @@ from speechloom_starter.recipe.stage_generate import TextToUnitsStage, UnitsToCo
 from speechloom_starter.recipe.stage_polish import PolishStage
 from speechloom_starter.recipe.stage_voice import VoiceStage
 from speechloom_starter.voice_model import VoiceEncoder
+from speechloom_starter.weights import NAMES, read_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -40,6 +44,8 @@ class Recipe:
         folder: results: ``weights/``, and ``work/`` with corpus, checkpoints and losses.
         real_speech: optional folder of recordings (wav or flac) to train on as well.
         checkpoint_seconds: time between checkpoints.
+        start_from: optional folder of weights, where every training begins instead of from
+            nothing; the stages that the configuration calls kept take them over as they are.
     """
 
     config: RecipeConfig
@@ -47,6 +53,7 @@ class Recipe:
     folder: Path
     real_speech: Path | None = None
     checkpoint_seconds: float = 120.0
+    start_from: Path | None = None
 
     @property
     def work(self) -> Path:
@@ -55,7 +62,7 @@ class Recipe:
 
     def stages(self) -> dict[str, Callable[[], None]]:
         """All stages by name, in the order in which they run."""
-        return {
+        stages: dict[str, Callable[[], None]] = {
             "corpus": self._corpus,
             "content": lambda: self._train(self.content_stage()),
             "codec": lambda: self._train(self.codec_stage()),
@@ -64,10 +71,12 @@ class Recipe:
             "units": self._units,
             "encode": self._encode,
             "t2u": lambda: self._train(self.t2u_stage()),
+            "said": self._say,
             "u2c": lambda: self._train(self.u2c_stage()),
             "polish": lambda: self._train(self.polish_stage()),
             "export": lambda: export(self),
         }
+        return stages | {name: partial(self._keep, name) for name in self.config.kept}
 
     def run(self, only: str | None = None) -> None:
         """Run all stages that are not finished, or just one (again behind its checkpoint).
@@ -141,19 +150,46 @@ class Recipe:
     def u2c_stage(self) -> UnitsToCodesStage:
         """The training of the units-to-codes generator."""
         config = self.config
-        return UnitsToCodesStage(self.corpus(), self.encoded(), config.u2c_model, config.u2c)
+        return UnitsToCodesStage(
+            self.corpus(),
+            self.encoded(),
+            said_units(self.work / "said"),
+            config.u2c_model,
+            config.u2c,
+            config.said_share,
+        )
 
     def polish_stage(self) -> PolishStage:
         """The training of the decoder against discriminators."""
         config = self.config
         codec = self.trained(CodecModel(config.codec_model), "codec")
-        return PolishStage(self.corpus(), codec, config.polish, config.polish_alone_steps)
+        return PolishStage(
+            self.corpus(),
+            codec,
+            config.polish,
+            config.polish_alone_steps,
+            config.polish_adversarial,
+        )
 
     def _corpus(self) -> None:
         make_corpus(self.config.corpus, self.text, self.work / "corpus", self.real_speech)
 
     def _train(self, stage: Stage) -> None:
+        # Polishing begins at the codec of its own run.
+        if self.start_from is not None and stage.name != "polish":
+            stage.network.load_state_dict(read_tensors(stage.name, self.start_from)[0])
         run_stage(stage, self.work, self.checkpoint_seconds)
+
+    def _keep(self, name: str) -> None:
+        if name not in NAMES or self.start_from is None:
+            raise UsageError(
+                f"the stage {name!r} cannot be kept: give a folder of weights to start from, and "
+                f"keep only {', '.join(NAMES)}"
+            )
+        tensors, _ = read_tensors(name, self.start_from)
+        self.work.mkdir(parents=True, exist_ok=True)
+        state = tensors if name == "units" else {"network": tensors}
+        save_atomically(state, self.work / f"{name}.pt")
 
     def _units(self) -> None:
         config = self.config
@@ -163,6 +199,10 @@ class Recipe:
             content, self.corpus(), count, config.unit_utterances, config.unit_seed
         )
         save_atomically({"codebook": codebook}, self.work / "units.pt")
+
+    def _say(self) -> None:
+        network = self.trained(SpeechSEC(self.config.t2u_model), "t2u")
+        say_corpus(network, self.corpus(), self.encoded(), self.work / "said")
 
     def _encode(self) -> None:
         config = self.config

@@ -14,7 +14,7 @@ from speechloom_starter.codec_model import CodecConfig, CodecModel
 from speechloom_starter.quantizer import QuantizerTrainer
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import Corpus, crops
-from speechloom_starter.recipe.loop import Stage, torch_generator
+from speechloom_starter.recipe.loop import Stage, mixed_precision, torch_generator
 from speechloom_starter.recipe.losses import spectral_distance
 
 QUIET, LOUD = 0.01, 0.15
@@ -62,7 +62,7 @@ class CodecStage(Stage):
         audio = codec_crops(self.corpus, self.train.batch, self.train.seconds, rng)
         if step == self.free_steps:
             self._start(rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             latents = self.network.latents(audio)
             commitment = latents.new_zeros(())
             if step >= self.free_steps:
@@ -77,7 +77,7 @@ class CodecStage(Stage):
         latents = []
         for _ in range(self.start_batches):
             audio = codec_crops(self.corpus, self.train.batch, self.train.seconds, rng)
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 latents.append(self.network.latents(audio).flatten(0, 1))
         self.trainer.start(torch.cat(latents), torch_generator(rng))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -13,7 +12,7 @@ from speechloom_starter.mel import log_mel
 from speechloom_starter.recipe.augment import degrade, hide_stripes, warp_formants
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import IGNORED, Corpus, crops
-from speechloom_starter.recipe.loop import Stage
+from speechloom_starter.recipe.loop import Stage, mixed_precision
 
 
 class ContentStage(Stage):
@@ -32,7 +31,7 @@ class ContentStage(Stage):
         chosen = rng.choice(self.corpus.spoken, self.train.batch).tolist()
         audio, labels = crops(self.corpus, chosen, self.train.seconds, rng, spread=0.15)
         mel = warp_formants(log_mel(degrade(audio, rng)), rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             out = self.network.from_mel(hide_stripes(mel, rng))
         at = _entropy(out.phone, labels[..., 1])
         around = _entropy(out.before, labels[..., 0]) + _entropy(out.after, labels[..., 2])

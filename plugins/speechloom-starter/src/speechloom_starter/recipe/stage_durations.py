@@ -10,7 +10,7 @@ from speechloom_starter.blocks import build_seeded, length_mask
 from speechloom_starter.duration_model import DurationConfig, DurationModel
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import FRAME_SECONDS, Corpus
-from speechloom_starter.recipe.loop import Stage
+from speechloom_starter.recipe.loop import Stage, mixed_precision
 
 
 class DurationStage(Stage):
@@ -37,7 +37,7 @@ class DurationStage(Stage):
             frames = np.maximum(seconds / FRAME_SECONDS, 0.5)
             phones[row, : len(u.phones)] = torch.from_numpy(u.phones)
             target[row, : len(u.phones)] = torch.from_numpy(np.log(frames).astype(np.float32))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             made = self.network(phones, lengths)
         mask = length_mask(lengths, phones.shape[1])
         assert mask is not None

@@ -16,8 +16,8 @@ from speechloom_speechsec.model import SpeechSEC
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import Corpus
 from speechloom_starter.recipe.encode import EncodedCorpus
-from speechloom_starter.recipe.loop import Stage, torch_generator
-from speechloom_starter.thirds import phone_thirds
+from speechloom_starter.recipe.loop import Stage, mixed_precision, torch_generator
+from speechloom_starter.recipe.said import spoken_thirds
 
 Ints = npt.NDArray[np.int64]
 PADDED_TO = 50
@@ -45,7 +45,9 @@ class GeneratorStage(Stage):
         """The utterances to learn from."""
 
     @abstractmethod
-    def _item(self, index: int, start: int, frames: int) -> tuple[Ints, Ints]:
+    def _item(
+        self, index: int, start: int, frames: int, rng: np.random.Generator
+    ) -> tuple[Ints, Ints]:
         """Content [F] and codes [K, F] of a piece of an utterance."""
 
     def _voices(self, chosen: list[int], rng: np.random.Generator) -> Tensor | None:
@@ -64,7 +66,7 @@ class GeneratorStage(Stage):
             config=self.masks,
         )
         voice = self._voices(chosen, rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             report = masked_loss(self.network, codes, lengths, mask, voice=voice)
         first = float(report.nats[0] / report.positions[0].clamp(min=1))
         right = float(report.correct.sum() / report.positions.sum().clamp(min=1))
@@ -83,7 +85,7 @@ class GeneratorStage(Stage):
         for index in chosen:
             frames = int(self.encoded.frames[index])
             start = int(rng.integers(0, max(0, frames - limit) + 1))
-            items.append(self._item(index, start, min(limit, frames)))
+            items.append(self._item(index, start, min(limit, frames), rng))
         lengths = torch.tensor([len(content) for content, _ in items])
         # Few different lengths: a CPU compiles its matrix products anew for each shape.
         frames = -(-int(lengths.max()) // PADDED_TO) * PADDED_TO
@@ -104,24 +106,36 @@ class TextToUnitsStage(GeneratorStage):
     def _pool(self) -> list[int]:
         return self.corpus.spoken
 
-    def _item(self, index: int, start: int, frames: int) -> tuple[Ints, Ints]:
-        u = self.corpus.utterances[index]
-        at = self.corpus.phone_at(index, int(self.encoded.frames[index]))
-        content = phone_thirds(u.phones, np.bincount(at, minlength=len(u.phones)))
+    def _item(
+        self, index: int, start: int, frames: int, rng: np.random.Generator
+    ) -> tuple[Ints, Ints]:
+        content = spoken_thirds(self.corpus, index, int(self.encoded.frames[index]))
         offset = int(self.encoded.offsets[index]) + start
         units = self.encoded.units[offset : offset + frames].astype(np.int64)
         return content[start : start + frames], units[None]
 
 
 class UnitsToCodesStage(GeneratorStage):
-    """Content units and a voice to codes; the voice is that of another utterance."""
+    """Content units and a voice to codes; the voice is that of another utterance.
+
+    Some pieces have the units of the recording, as in a conversion, and some those that the
+    text-to-units generator makes of their text, as in synthesis.
+    """
 
     name = "u2c"
 
     def __init__(
-        self, corpus: Corpus, encoded: EncodedCorpus, model: SpeechSECConfig, train: TrainConfig
+        self,
+        corpus: Corpus,
+        encoded: EncodedCorpus,
+        said: npt.NDArray[np.int16],
+        model: SpeechSECConfig,
+        train: TrainConfig,
+        said_share: float,
     ) -> None:
         super().__init__(corpus, encoded, model, train)
+        self.said = said
+        self.said_share = said_share
         self.masks = MaskConfig(
             task_weights=(0.45, 0.07, 0.23, 0.25),
             level_weights=LEVEL_WEIGHTS[: model.codebooks],
@@ -131,9 +145,12 @@ class UnitsToCodesStage(GeneratorStage):
     def _pool(self) -> list[int]:
         return list(range(len(self.corpus)))
 
-    def _item(self, index: int, start: int, frames: int) -> tuple[Ints, Ints]:
+    def _item(
+        self, index: int, start: int, frames: int, rng: np.random.Generator
+    ) -> tuple[Ints, Ints]:
         offset = int(self.encoded.offsets[index]) + start
-        units = self.encoded.units[offset : offset + frames].astype(np.int64)
+        source = self.said if rng.random() < self.said_share else self.encoded.units
+        units = source[offset : offset + frames].astype(np.int64)
         return units, self.encoded.codes[offset : offset + frames].astype(np.int64).T
 
     def _voices(self, chosen: list[int], rng: np.random.Generator) -> Tensor | None:

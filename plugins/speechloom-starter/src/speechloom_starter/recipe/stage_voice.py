@@ -14,7 +14,7 @@ from speechloom_starter.mel import HOP, SAMPLE_RATE, log_mel
 from speechloom_starter.recipe.augment import degrade
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import Corpus
-from speechloom_starter.recipe.loop import Stage
+from speechloom_starter.recipe.loop import Stage, mixed_precision
 from speechloom_starter.voice_model import VoiceConfig, VoiceEncoder
 
 TEMPERATURE = 0.08
@@ -46,7 +46,7 @@ class VoiceStage(Stage):
         audio = torch.from_numpy(np.stack([p[side] for side in (0, 1) for p in pairs]))
         changed = torch.from_numpy(rng.random((2 * batch, 1)) < 0.7)
         audio = torch.where(changed, degrade(audio, rng), audio)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             vectors = self.network.from_mel(log_mel(audio))
         score = vectors[:batch] @ vectors[batch:].T / TEMPERATURE
         target = torch.arange(batch)
