@@ -16,7 +16,12 @@ import pytest
 import soundfile
 import torch
 
+from speechloom.decoding import masked_decode
 from speechloom.errors import UsageError
+from speechloom_speechsec.conditioned import condition
+from speechloom_speechsec.config import SpeechSECConfig
+from speechloom_speechsec.model import SpeechSEC
+from speechloom_starter.components.generators import UNITS_DECODE
 from speechloom_starter.recipe.config import CorpusConfig, RecipeConfig, TrainConfig
 from speechloom_starter.recipe.corpus import make_corpus, plan_jobs, plan_speakers
 from speechloom_starter.recipe.data import Corpus
@@ -24,7 +29,14 @@ from speechloom_starter.recipe.discriminator import Discriminators
 from speechloom_starter.recipe.loop import learning_rate
 from speechloom_starter.recipe.losses import spectral_distance
 from speechloom_starter.recipe.pipeline import Recipe
-from speechloom_starter.weights import check_manifest, load_codec, load_u2c, named_voices
+from speechloom_starter.recipe.said import best_units
+from speechloom_starter.weights import (
+    check_manifest,
+    load_codec,
+    load_u2c,
+    named_voices,
+    read_tensors,
+)
 
 needs_engine = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 
@@ -137,6 +149,49 @@ def test_the_recipe_makes_weights_that_load(tmp_path: Path, text: Path) -> None:
     assert list(named_voices(weights)) == ["iris"]
     with pytest.raises(UsageError, match="there is no stage"):
         recipe.run("nothing")
+    again = recipe.config.model_copy(
+        update={
+            "kept": ("content", "codec", "voice", "durations", "units", "t2u"),
+            "polish_adversarial": False,
+        }
+    )
+    Recipe(again, text, tmp_path / "again", recordings, start_from=weights).run()
+    before, after = read_tensors("t2u", weights)[0], tmp_path / "again" / "weights"
+    assert all(
+        torch.equal(value, before[key]) for key, value in read_tensors("t2u", after)[0].items()
+    )
+    first, second = load_codec(weights).state_dict(), load_codec(after).state_dict()
+    assert {key.partition(".")[0] for key in first if not torch.equal(first[key], second[key])} == {
+        "from_latent",
+        "decoder",
+        "norm",
+        "head",
+    }
+    assert load_u2c(after).state_dict().keys() == load_u2c(weights).state_dict().keys()
+
+
+def test_a_stage_is_kept_only_from_weights(tmp_path: Path, text: Path) -> None:
+    config = RecipeConfig.tiny().model_copy(update={"kept": ("content",)})
+    with pytest.raises(UsageError, match="give a folder of weights"):
+        Recipe(config, text, tmp_path).run("content")
+
+
+def test_the_said_units_are_those_of_synthesis() -> None:
+    config = SpeechSECConfig(content_vocab=123, codebooks=1, codebook_size=16, dim=16, heads=2)
+    network = SpeechSEC(config, seed=1).eval()
+    content = np.array([3, 4, 5, 60, 61, 62])
+    row = torch.from_numpy(content)[None]
+    filled = masked_decode(
+        condition(network, row, torch.zeros(1, dtype=torch.int64)),
+        torch.zeros(1, 1, 6, dtype=torch.int64),
+        torch.zeros(1, 1, 6, dtype=torch.bool),
+        torch.tensor([6]),
+        seeds=torch.zeros(1, dtype=torch.int64),
+        items=torch.zeros(1, dtype=torch.int64),
+        stage=0,
+        config=UNITS_DECODE,
+    )
+    assert best_units(network, content).tolist() == filled[0, 0].tolist()
 
 
 @needs_engine
