@@ -313,7 +313,7 @@ def test_choice_noise_picks_rows_in_proportion(make_keys: MakeKeys) -> None:
         ({"counts": (2,)}, "counts"),
         ({"keep_open": (4,)}, "keep_open"),
         ({"keep_open": (0, 0)}, "keep_open"),
-        ({"impl": "fast"}, "auto, reference"),
+        ({"impl": "fast"}, "auto, reference, cpu, triton"),
         ({"scores": LogitScores(logits=torch.zeros(3, 4, dtype=torch.int64))}, "logits"),
         (
             {"scores": LogitScores(logits=torch.zeros(3, 4), unconditional=torch.zeros(3, 5))},

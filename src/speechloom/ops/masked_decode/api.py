@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from speechloom.errors import UsageError
-from speechloom.ops.masked_decode import reference
+from speechloom.ops.masked_decode.implementations import choose
 from speechloom.ops.masked_decode.inputs import HeadScores, SampleConfig, Scores, StepResult
 from speechloom.ops.masked_decode.noise import NoiseKeys
-
-IMPLEMENTATIONS: tuple[str, ...] = ("auto", "reference")
 
 
 def decode_step(
@@ -47,18 +45,22 @@ def decode_step(
         Tokens, confidence and closing rows.
 
     Raises:
-        UsageError: shapes, types, counts or options do not fit each other.
+        UsageError: shapes, types, counts or options do not fit each other; on a CPU also where a
+            row has a score that is NaN or +inf, or no finite one. Other devices are not asked:
+            there the confidence of such a row is NaN, and it ranks below all others.
+        BackendUnavailable: the named implementation cannot be used here.
 
     Source: Chang et al. 2022, MaskGIT, arXiv:2202.04200, section 3.2. We differ: the ranking is
     per item over the rows of one level, and the noise is counter-based.
     """
-    _check_impl(impl)
     rows, size = _check_scores(scores, config)
     _check_keys(keys, rows)
     _check_forbidden(config.forbidden, size)
     _check_counts(counts, keep_open, rows)
-    with torch.autocast(keys.seed.device.type, enabled=False):  # sums are float32 in any context
-        return reference.decode_step(
+    device = keys.seed.device
+    chosen = choose(impl, device)
+    with torch.autocast(device.type, enabled=False):  # sums are float32 in any context
+        result = chosen.decode_step(
             scores,
             keys,
             counts=counts,
@@ -66,6 +68,8 @@ def decode_step(
             config=config,
             choice_temperature=choice_temperature,
         )
+    _check_distributions(result.confidence.isnan())
+    return result
 
 
 def sample_rows(
@@ -91,9 +95,10 @@ def sample_rows(
         int64 [N].
 
     Raises:
-        UsageError: shapes, types or options do not fit each other.
+        UsageError: shapes, types or options do not fit each other; on a CPU also where a row
+            has a score that is NaN or +inf, or no finite one.
+        BackendUnavailable: the named implementation cannot be used here.
     """
-    _check_impl(impl)
     size = _check_matrix("logits", logits, logits.shape[0])
     _check_keys(keys, logits.shape[0])
     _check_forbidden(config.forbidden, size)
@@ -101,14 +106,11 @@ def sample_rows(
         raise UsageError("`sample_rows` takes one set of scores: mix guidance in before it.")
     if repetition_penalty <= 0.0:
         raise UsageError(f"`repetition_penalty` must be above 0, but is {repetition_penalty}.")
-    return reference.sample_rows(
+    tokens = choose(impl, logits.device).sample_rows(
         logits, keys, config=config, history=history, repetition_penalty=repetition_penalty
     )
-
-
-def _check_impl(impl: str) -> None:
-    if impl not in IMPLEMENTATIONS:
-        raise UsageError(f"`impl` must be one of {', '.join(IMPLEMENTATIONS)}, but is {impl!r}.")
+    _check_distributions(tokens < 0)
+    return tokens
 
 
 def _check_scores(scores: Scores, config: SampleConfig) -> tuple[int, int]:
@@ -165,6 +167,17 @@ def _check_counts(counts: Sequence[int], keep_open: Sequence[int], rows: int) ->
         raise UsageError(
             f"`keep_open` must lie in 0 .. count for each item of {list(counts)}, "
             f"but is {list(keep_open)}."
+        )
+
+
+def _check_distributions(missing: Tensor) -> None:
+    """Raise where a row has none; only on a CPU, since a device would have to be waited for."""
+    if missing.device.type == "cpu" and missing.any():
+        rows = missing.nonzero()[:, 0].tolist()
+        raise UsageError(
+            f"Scores must be numbers or -inf, with a finite one per row, but {len(rows)} of "
+            f"{len(missing)} rows have NaN, +inf or nothing but -inf, row {rows[0]} first; "
+            "look for the overflow in the network or its weights."
         )
 
 

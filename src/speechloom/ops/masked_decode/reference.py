@@ -14,6 +14,11 @@ from speechloom.ops.masked_decode.noise import NoiseKeys, uniforms
 NEVER = float("-inf")
 
 
+def available(device: torch.device) -> str | None:
+    """Why it cannot be used on a device: nothing stands in its way."""
+    return None
+
+
 def decode_step(
     scores: Scores,
     keys: NoiseKeys,
@@ -27,7 +32,7 @@ def decode_step(
     logits = guided_logits(scores, counts, config)
     for_token, for_choice = uniforms(keys)
     tokens = draw_tokens(logits, for_token, config)
-    confidence = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    confidence = logits.log_softmax(-1).gather(-1, tokens.clamp(min=0)[:, None])[:, 0]
     confidence = confidence - choice_temperature * torch.log(-torch.log(for_choice))
     return StepResult(
         tokens=tokens,
@@ -82,33 +87,37 @@ def penalise(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
 
 
 def draw_tokens(logits: Tensor, uniform: Tensor, config: SampleConfig) -> Tensor:
-    """One id per row, int64 [N]: inverse of the cumulative weights, ids ascending."""
+    """One id per row, int64 [N]: inverse of the cumulative weights, ids ascending.
+
+    -1 where a row has no distribution: a score is NaN or +inf, or none is finite.
+    """
     if config.temperature == 0.0:
-        return logits.argmax(-1)
-    weights = filtered_weights(logits, config)
-    cumulative = weights.cumsum(-1)
-    target = uniform[:, None] * cumulative[:, -1:]
-    return (cumulative <= target).sum(-1)
+        tokens = logits.argmax(-1)
+    else:
+        cumulative = filtered_weights(logits, config).cumsum(-1)
+        target = uniform[:, None] * cumulative[:, -1:]
+        tokens = (cumulative <= target).sum(-1)
+    return torch.where(logits.amax(-1).isfinite(), tokens, -1)
 
 
 def filtered_weights(logits: Tensor, config: SampleConfig) -> Tensor:
     """Unnormalised probabilities float32 [N, V] after temperature, top-k and top-p."""
-    scaled = (logits - logits.amax(-1, keepdim=True)) / config.temperature
+    best = logits.amax(-1, keepdim=True)
     if 0 < config.top_k < logits.shape[-1]:
-        kth = scaled.topk(config.top_k, dim=-1).values[:, -1:]
-        scaled = scaled.masked_fill(scaled < kth, NEVER)
-    weights = scaled.exp()
+        kth = logits.topk(config.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, NEVER)
     if config.top_p < 1.0:
-        ordered = weights.sort(dim=-1, descending=True).values
-        share = ordered.cumsum(-1)
+        ordered = logits.sort(dim=-1, descending=True).values
+        share = ((ordered - best) / config.temperature).exp().cumsum(-1)
         last = (share < config.top_p * share[:, -1:]).sum(-1, keepdim=True)
-        weights = weights.masked_fill(weights < ordered.gather(-1, last), 0.0)
-    return weights
+        logits = logits.masked_fill(logits < ordered.gather(-1, last), NEVER)
+    return ((logits - best) / config.temperature).exp()
 
 
 def choose_closing(confidence: Tensor, counts: Sequence[int], keep_open: Sequence[int]) -> Tensor:
-    """Close the most confident rows of each item, bool [N]; of equals, the first."""
+    """Close the most confident rows of each item, bool [N]; of equals, the first; NaN last."""
     device = confidence.device
+    confidence = confidence.masked_fill(confidence.isnan(), NEVER)
     sizes = torch.tensor(counts, device=device)
     item = torch.arange(len(counts), device=device).repeat_interleave(
         sizes, output_size=confidence.shape[0]
