@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechloom.decoding import DecodeConfig, MaskedNetwork, masked_decode
+from speechloom.decoding import DecodeConfig, ExecutionConfig, MaskedNetwork, masked_decode
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom_speechsec.conditioned import condition
 from speechloom_speechsec.config import SpeechSECConfig, published, starter_t2u, starter_u2c, tiny
+from speechloom_speechsec.inference import InferenceSpeechSEC
 from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
 
 LENGTHS = torch.tensor([13, 30, 21])
@@ -58,7 +59,8 @@ def test_an_item_is_the_same_alone_and_in_a_batch(
 ) -> None:
     with torch.no_grad():
         padded = model.hidden(codes, 1, cond, LENGTHS)
-        each = model.hidden_each(codes, 1, cond, LENGTHS)
+        laid_out = InferenceSpeechSEC(model, ExecutionConfig().on("cpu"))
+        each = laid_out.hidden_each(codes, 1, cond, LENGTHS)
         for item, length in enumerate(LENGTHS.tolist()):
             one = slice(item, item + 1)
             alone = model.hidden(codes[one, :, :length], 1, cond[one, :length])[0]

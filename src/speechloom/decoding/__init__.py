@@ -1,8 +1,18 @@
-"""Masked decoding: the schedule, the loop, and what a network must offer to them."""
+"""Masked decoding: the schedule, the loop, what a network must offer to them, how it runs."""
 
 from speechloom.decoding.config import DecodeConfig
+from speechloom.decoding.execution import Execution, ExecutionConfig, has_bfloat16_units
 from speechloom.decoding.loop import masked_decode
 from speechloom.decoding.network import MaskedNetwork
 from speechloom.decoding.schedule import anneal, open_after
 
-__all__ = ["DecodeConfig", "MaskedNetwork", "anneal", "masked_decode", "open_after"]
+__all__ = [
+    "DecodeConfig",
+    "Execution",
+    "ExecutionConfig",
+    "MaskedNetwork",
+    "anneal",
+    "has_bfloat16_units",
+    "masked_decode",
+    "open_after",
+]

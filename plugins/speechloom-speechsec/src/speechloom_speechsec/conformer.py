@@ -84,11 +84,11 @@ class Convolution(nn.Module):
         x = F.glu(self.gated(self.norm(x)))
         if real is not None:  # a frame past the end reads as the zeros outside an item do
             x = x.masked_fill(~real[..., None], 0.0)
-        x = self._mix(x)
+        x = self.mix(x)
         return cast(Tensor, self.out(F.silu(self.inner_norm(x))))
 
-    def _mix(self, x: Tensor) -> Tensor:
-        """Depthwise convolution as shifted sums: the same numbers in every batch."""
+    def mix(self, x: Tensor) -> Tensor:
+        """Depthwise convolution [B, F, C] as shifted sums: the same numbers in every batch."""
         kernel, frames = self.depthwise.shape[0], x.shape[1]
         padded = F.pad(x, (0, 0, kernel // 2, kernel // 2))
         weight = self.depthwise.to(x.dtype)

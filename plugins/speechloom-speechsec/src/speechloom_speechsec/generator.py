@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,15 +11,18 @@ import torch
 from torch import Tensor
 
 from speechloom.claims import check_canvas
-from speechloom.decoding import DecodeConfig, masked_decode
+from speechloom.decoding import DecodeConfig, ExecutionConfig, masked_decode
 from speechloom.errors import UnsupportedCapability
 from speechloom.spec import ComponentSpec
 from speechloom.values import Canvas, Codes, Phones, Tokens, Voice
 from speechloom_speechsec.conditioned import ConditionedSpeechSEC, condition
 from speechloom_speechsec.config import TASKS
+from speechloom_speechsec.inference import InferenceSpeechSEC
 from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
 
 __all__ = ["SpeechSECGenerator"]
+
+logger = logging.getLogger(__name__)
 
 STAGES = {"tokens": 0, "codes": 1}
 """Number of a generator in its chain; with it two generators of a request draw differently."""
@@ -35,6 +40,8 @@ class SpeechSECGenerator:
         weights: sha256 by file name.
         decode: passes, schedule and sampling.
         device: where it runs.
+        execution: number format and layout of the network; see `speechloom.decoding`. It can be
+            changed later, also on a generator that a pipeline uses: ``generator.execution = ...``.
     """
 
     def __init__(
@@ -45,12 +52,14 @@ class SpeechSECGenerator:
         weights: Mapping[str, str] | None = None,
         decode: DecodeConfig | None = None,
         device: str = "cpu",
+        execution: ExecutionConfig | None = None,
     ) -> None:
         self._spec = spec
         self._weights = dict(weights or {})
         self._decode = decode or DecodeConfig()
         self._network = network.eval().requires_grad_(False).to(device)
         self._device = torch.device(device)
+        self.execution = execution or ExecutionConfig()
 
     @property
     def spec(self) -> ComponentSpec:
@@ -61,6 +70,47 @@ class SpeechSECGenerator:
     def weights(self) -> Mapping[str, str]:
         """The sha256 of each weight file in use."""
         return self._weights
+
+    @property
+    def execution(self) -> ExecutionConfig:
+        """How the network runs; setting it lays the weights out anew."""
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution: ExecutionConfig) -> None:
+        self._laid_out = InferenceSpeechSEC(self._network, execution.on(self._device))
+        self._execution = execution
+
+    def warm_up(self, frames: int = 500) -> float:
+        """Decode an empty canvas, so that the next call is as fast as all later ones.
+
+        What is slow once is compiled or allocated here: the sampling kernel, the network if
+        `execution` says so, the memory of a canvas of this length.
+
+        Args:
+            frames: of the canvas; the longest that is to come.
+
+        Returns:
+            The seconds it took; they are also logged, at level INFO.
+        """
+        begin = time.perf_counter()
+        config = self._network.config
+        codes = torch.full((1, config.codebooks, frames), config.mask_id, device=self._device)
+        content = torch.full((1, frames), NO_CONTENT, device=self._device)
+        one = torch.zeros(1, dtype=torch.int64, device=self._device)
+        for _ in range(2):  # the second call of a compiled network may compile once more
+            masked_decode(
+                condition(self._laid_out, content, one, guided=self._is_guided()),
+                codes,
+                torch.zeros_like(codes, dtype=torch.bool),
+                one + frames,
+                seeds=one,
+                items=one,
+                config=replace(self._decode, steps=(2,)),
+            )
+        seconds = time.perf_counter() - begin
+        logger.info("%s: warm-up of %d frames took %.1f s", self._spec.id, frames, seconds)
+        return seconds
 
     @torch.inference_mode()
     def fill(self, canvas: Canvas) -> Codes | Tokens:
@@ -116,12 +166,15 @@ class SpeechSECGenerator:
     def _conditioned(self, canvas: Canvas) -> ConditionedSpeechSEC:
         device = self._device
         return condition(
-            self._network,
+            self._laid_out,
             self.content_ids(canvas).to(device),
             torch.full((canvas.batch,), TASKS.index(canvas.task), device=device),
             None if canvas.voices is None else canvas.voices.to(device),
-            guided=self._decode.sample.guidance != 1.0,
+            guided=self._is_guided(),
         )
+
+    def _is_guided(self) -> bool:
+        return self._decode.sample.guidance != 1.0
 
 
 def _scaled(decode: DecodeConfig, temperature: float) -> DecodeConfig:

@@ -123,7 +123,7 @@ class SpeechSEC(nn.Module):
         Returns:
             float [B, F, D]; rows past an item's length mean nothing.
         """
-        x = cond + self._embed_codes(codes) + self._embed_level(level)
+        x = self.embed(codes, level, cond)
         frames = codes.shape[-1]
         real = None
         if lengths is not None:
@@ -134,23 +134,9 @@ class SpeechSEC(nn.Module):
             x = _drop(x, self.config.dropout, dropout_generator)
         return cast(Tensor, self.norm(x))
 
-    def hidden_each(
-        self, codes: Tensor, level: int | Tensor, cond: Tensor, lengths: Tensor
-    ) -> Tensor:
-        """Run the items one by one; same arguments and result as `hidden`.
-
-        An item then meets the same matrix shapes alone and in any batch, so its numbers are
-        equal bit for bit, and no time goes into padding. On a CPU this costs nothing once items
-        have some hundred frames; on a GPU use `hidden`. Rows past the length are zero.
-        """
-        result = cond.new_zeros(cond.shape)
-        for item, length in enumerate(lengths.tolist()):
-            own = level[item : item + 1] if isinstance(level, Tensor) else level
-            piece = slice(item, item + 1)
-            result[piece, :length] = self.hidden(
-                codes[piece, :, :length], own, cond[piece, :length]
-            )
-        return result
+    def embed(self, codes: Tensor, level: int | Tensor, cond: Tensor) -> Tensor:
+        """The input of the first block, float32 [B, F, D]; arguments as in `hidden`."""
+        return cond + self._embed_codes(codes) + self._embed_level(level)
 
     def head(self, level: int) -> tuple[Tensor, Tensor]:
         """Output head of a level: weight [V, D] and bias [V]."""

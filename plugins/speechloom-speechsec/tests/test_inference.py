@@ -1,0 +1,194 @@
+"""The network laid out for decoding equals the network that was trained."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from speechloom.decoding import DecodeConfig, ExecutionConfig, has_bfloat16_units
+from speechloom.errors import UsageError
+from speechloom.ops.masked_decode import SampleConfig
+from speechloom.spec import ComponentSpec, GeneratorFacts
+from speechloom_speechsec.conditioned import condition
+from speechloom_speechsec.config import SpeechSECConfig, tiny
+from speechloom_speechsec.generator import SpeechSECGenerator
+from speechloom_speechsec.inference import InferenceSpeechSEC
+from speechloom_speechsec.model import SpeechSEC
+
+LENGTHS = torch.tensor([13, 70, 41])
+Inputs = tuple[Tensor, int, Tensor]
+
+
+def loud(config: SpeechSECConfig) -> SpeechSEC:
+    """A network with weights large enough that everything matters."""
+    network = SpeechSEC(config, seed=3).requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        if "norm" not in name:
+            parameter.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(len(name)))
+    return network
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["plain", "wide-convolution"])
+def model(request: pytest.FixtureRequest) -> SpeechSEC:
+    return loud(tiny().model_copy(update={"conv_expansion": request.param}))
+
+
+@pytest.fixture
+def inputs(model: SpeechSEC) -> Inputs:
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 12, (3, 3, 70), generator=generator)
+    return codes, 1, torch.randn(3, 70, 16, generator=generator)
+
+
+def laid_out(model: SpeechSEC, **options: object) -> InferenceSpeechSEC:
+    return InferenceSpeechSEC(model, ExecutionConfig(**options).on("cpu"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_float32_is_the_trained_network_bit_for_bit(
+    model: SpeechSEC, inputs: Inputs, lengths: Tensor | None
+) -> None:
+    fast = laid_out(model, prepack=False)
+    for _ in range(2):  # memory that was used before does not matter
+        assert torch.equal(fast.hidden(*inputs, lengths), model.hidden(*inputs, lengths))
+
+
+@pytest.mark.parametrize("options", [{"prepack": True}, {"precision": "auto"}])
+def test_other_layouts_agree_up_to_rounding(
+    model: SpeechSEC, inputs: Inputs, options: dict[str, object]
+) -> None:
+    fast = laid_out(model, **options)
+    close = {torch.float32: 1e-5, torch.bfloat16: 0.1}[fast.execution.dtype]
+    torch.testing.assert_close(
+        fast.hidden(*inputs, LENGTHS)[1], model.hidden(*inputs, LENGTHS)[1], rtol=0.0, atol=close
+    )
+
+
+def test_bfloat16_stays_near_and_keeps_what_is_summed_in_float32(
+    model: SpeechSEC, inputs: Inputs
+) -> None:
+    half, full = (laid_out(model, precision=name) for name in ("bfloat16", "float32"))
+    near, exact = (one.hidden(*inputs, LENGTHS)[1] for one in (half, full))
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
+    assert float((near - exact).abs().mean()) < 0.05 * float(exact.abs().mean())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_items_run_alone_in_every_batch(model: SpeechSEC, inputs: Inputs, precision: str) -> None:
+    codes, level, cond = inputs
+    fast = laid_out(model, precision=precision)
+    together = fast.hidden_each(codes, level, cond, LENGTHS)
+    for item, length in enumerate(LENGTHS.tolist()):
+        one = slice(item, item + 1)
+        alone = fast.hidden(codes[one, :, :length], level, cond[one, :length])
+        assert torch.equal(together[one, :length], alone)
+        assert (together[item, length:] == 0).all()
+
+
+def test_positions_do_not_depend_on_the_table_they_come_from(
+    model: SpeechSEC, inputs: Inputs
+) -> None:
+    codes, level, cond = inputs
+    first, second = laid_out(model), laid_out(model)
+    second.hidden(codes, level, cond)
+    short = (codes[..., :33], level, cond[:, :33])
+    assert torch.equal(first.hidden(*short), second.hidden(*short))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch warns of itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_agrees(model: SpeechSEC, inputs: Inputs) -> None:
+    fast = laid_out(model, compile=True)
+    for frames in (70, 33):
+        short = (inputs[0][..., :frames], inputs[1], inputs[2][:, :frames])
+        with torch.inference_mode():
+            torch.testing.assert_close(
+                fast.hidden(*short), model.hidden(*short), rtol=0.0, atol=1e-4
+            )
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_auto_takes_bfloat16_only_where_it_is_computed(
+    monkeypatch: pytest.MonkeyPatch, units: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert has_bfloat16_units("cpu") == units
+    wanted = torch.bfloat16 if units else torch.float32
+    assert ExecutionConfig(precision="auto").on("cpu").dtype == wanted
+    assert not has_bfloat16_units("meta")
+
+
+@pytest.mark.parametrize(("capability", "prepacks"), [("AVX2", False), ("AVX512", True)])
+def test_float32_is_prepacked_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, capability: str, prepacks: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert ExecutionConfig().on("cpu").prepack == prepacks
+    assert not ExecutionConfig(compile=True).on("cpu").prepack
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bfloat16_is_prepacked_where_it_is_computed(
+    monkeypatch: pytest.MonkeyPatch, units: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert ExecutionConfig(precision="bfloat16").on("cpu").prepack == units
+
+
+def test_executions_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="auto, float32, bfloat16"):
+        ExecutionConfig(precision="float16")
+    with pytest.raises(UsageError, match="leave one"):
+        ExecutionConfig(prepack=True, compile=True)
+    with pytest.raises(UsageError, match="meta"):
+        ExecutionConfig(prepack=True).on("meta")
+
+
+def test_a_network_is_laid_out_when_it_is_conditioned(model: SpeechSEC) -> None:
+    content, task = torch.zeros(1, 5, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    fast = laid_out(model)
+    assert condition(fast, content, task).network is fast
+    assert condition(model, content, task).network.model is model
+
+
+def generator(**options: object) -> SpeechSECGenerator:
+    spec = ComponentSpec(
+        id="toy",
+        implementation="toy:Toy",
+        summary="Units to codes",
+        license="MIT",
+        facts=GeneratorFacts(
+            tasks=("synthesize",),
+            content=("tokens:toy",),
+            gives="codes:toy",
+            frame_rate=50,
+            codebooks=3,
+            codebook_size=11,
+        ),
+    )
+    return SpeechSECGenerator(spec, loud(tiny()), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_warm_up_says_how_long_it_took(caplog: pytest.LogCaptureFixture, guidance: float) -> None:
+    one = generator(decode=DecodeConfig(sample=SampleConfig(guidance=guidance)))
+    with caplog.at_level(logging.INFO):
+        seconds = one.warm_up(20)
+    assert 0.0 < seconds < 60.0
+    assert f"toy: warm-up of 20 frames took {seconds:.1f} s" in caplog.text
+
+
+def test_how_a_generator_runs_can_be_changed() -> None:
+    one = generator(execution=ExecutionConfig(prepack=True))
+    assert one.execution.prepack
+    one.execution = ExecutionConfig(precision="bfloat16")
+    assert one.execution == ExecutionConfig(precision="bfloat16")
+    assert one.warm_up(5) > 0.0
