@@ -1,0 +1,297 @@
+"""The EnCodec codec over the networks of transformers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EncodecConfig, EncodecModel
+
+from speechloom.checkpoints import load_exactly, pinned_files, sha256_of
+from speechloom.errors import UsageError, WeightsError
+from speechloom.protocols import WeightFile
+from speechloom.spec import CodecFacts, ComponentSpec
+from speechloom.values import Audio, Codes, fit_length, pad_stack, samples_at
+from speechloom_encodec.config import NetworkConfig
+from speechloom_encodec.networks import ChunkedNetwork, Network, StreamNetwork, embedded
+from speechloom_encodec.weights import read_weights
+
+__all__ = ["EncodecCodec"]
+
+WINDOW_SECONDS = 4.0
+"""What a stream encodes or decodes at once; longer signals take as much memory as this."""
+
+RESIDUAL_GAIN = 0.3
+"""Of random weights: residual units that add little do not amplify rounding errors."""
+
+
+class EncodecCodec:
+    """EnCodec (Défossez et al. 2022, arXiv:2210.13438), 24 kHz mono or 48 kHz stereo.
+
+    The networks are those of transformers' ``EncodecModel``, the codes those of the original
+    package. It differs from both in this:
+
+    * The 24 kHz model is run piece by piece with its state, so that memory is bounded.
+    * The 48 kHz model codes chunks of a second, each 1% over the next, 150 frames each. Here they
+      follow each other in one sheet [B, K, F] at 5000/33 = 151.5 frames a second, chunk i at
+      frames 150 i. The loudness of each chunk is in ``Codes.scales`` [B, F]; it is 0 at the one or
+      two frames by which a chunk at the end of a recording falls short, and these are not played.
+      Codes without scales are played at a root mean square of `SPEECH_LEVEL`.
+
+    Recordings are encoded one after the other; mono is given to both channels of the stereo model.
+    """
+
+    def __init__(
+        self,
+        spec: ComponentSpec,
+        config: NetworkConfig,
+        model: EncodecModel,
+        *,
+        weights: Mapping[str, str],
+        device: str = "cpu",
+    ) -> None:
+        self._spec = spec
+        self._config = config
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._network: Network = (StreamNetwork if config.chunk is None else ChunkedNetwork)(
+            self._model, config
+        )
+        self._weights = dict(weights)
+        self._device = torch.device(device)
+
+    @property
+    def spec(self) -> ComponentSpec:
+        """The spec that it was built from."""
+        return self._spec
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The sha256 of the weight file in use; empty for random weights."""
+        return self._weights
+
+    @classmethod
+    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> EncodecCodec:
+        """The checkpoint that ``spec.options`` names.
+
+        Raises:
+            WeightsError: it cannot be found, is damaged, or is not what the facts say.
+        """
+        options = spec.options
+        config, tensors, path = read_weights(
+            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
+        )
+        _check_facts(spec, config, path)
+        model = _network(config)
+        load_exactly(model, tensors, path)
+        return cls(spec, config, model, weights={path.name: sha256_of(path)}, device=device)
+
+    @classmethod
+    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> EncodecCodec:
+        """A tiny one of the same rates, channels, chunks and codebooks."""
+        config = NetworkConfig.model_validate(spec.options["network"])
+        config = config.model_copy(update={"num_filters": 4, "hidden_size": 8})
+        model = _network(config)
+        load_exactly(model, _drawn(model, seed), "random weights")
+        return cls(spec, config, model, weights={})
+
+    @classmethod
+    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
+        """The files whose hash the spec pins; nothing is loaded."""
+        options = spec.options
+        return pinned_files(
+            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
+        )
+
+    @torch.inference_mode()
+    def encode(self, audio: Sequence[Audio]) -> Codes:
+        """Codes [B, K, F] of recordings of any rate and channel count, with scales at 48 kHz.
+
+        Args:
+            audio: B recordings.
+        """
+        facts = self._facts
+        rows = [
+            self._network.encode(self._prepared(one), facts.codebooks, self._frames(WINDOW_SECONDS))
+            for one in audio
+        ]
+        ids = [row.cpu() for row, _ in rows]
+        scales = [scale.cpu() for _, scale in rows if scale is not None]
+        return Codes(
+            pad_stack(ids),
+            facts.codes,
+            facts.codebook_size,
+            facts.frame_rate,
+            torch.tensor([row.shape[-1] for row in ids], dtype=torch.int64),
+            scales=pad_stack(scales) if scales else None,
+        )
+
+    def decode(self, codes: Codes) -> list[Audio]:
+        """Audio as long as its frames.
+
+        Args:
+            codes: of this codec; the first levels may be given alone.
+
+        Raises:
+            UsageError: the codes are of another codec, or have more levels than it uses.
+        """
+        self._check(codes)
+        rate, channels = self._facts.sample_rate, self._facts.channels
+        played = []
+        for item in range(len(codes.lengths)):
+            pieces = [np.zeros((channels, 0), np.float32)]
+            pieces += self._pieces(codes, item, self._frames(WINDOW_SECONDS))
+            length = samples_at(int(codes.lengths[item]), rate, self._facts.frame_rate)
+            played.append(Audio(fit_length(np.concatenate(pieces, 1), length), rate))
+        return played
+
+    def stream(self, codes: Codes, *, seconds: float = 1.0) -> Iterator[Audio]:
+        """Decode one item piece by piece, so that playing can begin before all is decoded.
+
+        Args:
+            codes: of this codec, a single item.
+            seconds: about how much to decode at once; the 48 kHz model decodes chunk by chunk.
+
+        Yields:
+            Audio whose concatenation is what `decode` gives.
+
+        Raises:
+            UsageError: as `decode`, or there is not exactly one item.
+        """
+        self._check(codes)
+        if len(codes.lengths) != 1:
+            raise UsageError(f"one item can be streamed at a time, not {len(codes.lengths)}")
+        rate = self._facts.sample_rate
+        missing = samples_at(int(codes.lengths[0]), rate, self._facts.frame_rate)
+        for piece in self._pieces(codes, 0, self._frames(seconds)):
+            samples = piece[:, :missing]
+            missing -= samples.shape[1]
+            if samples.size:
+                yield Audio(samples, rate)
+        if missing:
+            yield Audio(np.zeros((self._facts.channels, missing), np.float32), rate)
+
+    @torch.inference_mode()
+    def codebook(self, level: int) -> Tensor:
+        """The codebook of a level, in the space that the decoder takes.
+
+        Args:
+            level: from 0.
+
+        Returns:
+            float32 [V, D]: what each id of this level adds to a frame, so that `embed` is the sum
+            over the levels. A generator can start its embeddings from it.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        levels = self._facts.codebooks
+        if not 0 <= level < levels:
+            raise UsageError(f"{self.spec.id} has levels 0 to {levels - 1}, not {level}")
+        entries: Tensor = self._model.quantizer.layers[level].codebook.embed
+        return entries.clone()
+
+    @torch.inference_mode()
+    def embed(self, codes: Codes) -> Tensor:
+        """What the decoder takes for these codes: the sum of their entries over the levels.
+
+        Args:
+            codes: of this codec; the first levels may be given alone.
+
+        Returns:
+            float32 [B, D, F]; frames past the end of an item are those of id 0.
+
+        Raises:
+            UsageError: as `decode`.
+        """
+        self._check(codes)
+        return embedded(self._model, codes.ids.to(self._device))
+
+    def _prepared(self, audio: Audio) -> Tensor:
+        """A recording as float32 [C, T] of the network's rate and channels."""
+        channels = self._facts.channels
+        fitting = audio if audio.channels == channels else audio.mono()
+        samples = fitting.resampled(self._facts.sample_rate).tensor().to(self._device)
+        return samples.expand(channels, -1)
+
+    def _pieces(self, codes: Codes, item: int, window: int) -> Iterator[np.ndarray]:
+        """Samples [C, n] of one item, piece by piece."""
+        ids = codes.item(item).to(self._device)
+        scales = codes.scales
+        if scales is not None:
+            scales = scales[item, : ids.shape[-1]].to(self._device)
+        pieces = self._network.play(ids, scales, window)
+        while True:
+            # The mode must not be left on while the caller holds the iterator.
+            with torch.inference_mode():
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece.cpu().numpy()
+
+    def _check(self, codes: Codes) -> None:
+        facts = self._facts
+        if codes.codec != facts.codes or not 1 <= codes.codebooks <= facts.codebooks:
+            raise UsageError(
+                f"{self.spec.id} takes 1 to {facts.codebooks} codebooks of codes:{facts.codes}, "
+                f"but got {codes.codebooks} of {codes.kind}"
+            )
+        if codes.codebook_size != facts.codebook_size:
+            raise UsageError(
+                f"{self.spec.id} has {facts.codebook_size} ids per codebook, but the codes have "
+                f"{codes.codebook_size}"
+            )
+
+    def _frames(self, seconds: float) -> int:
+        return max(1, int(seconds * self._facts.frame_rate))
+
+    @property
+    def _facts(self) -> CodecFacts:
+        assert isinstance(self.spec.facts, CodecFacts)
+        return self.spec.facts
+
+
+def _check_facts(spec: ComponentSpec, config: NetworkConfig, path: object) -> None:
+    facts = spec.facts
+    assert isinstance(facts, CodecFacts)
+    claims = (
+        ("sample rate", facts.sample_rate, config.sampling_rate),
+        ("channels", facts.channels, config.audio_channels),
+        ("frame rate", facts.frame_rate, config.frame_rate),
+        ("ids per codebook", facts.codebook_size, config.codebook_size),
+    )
+    for name, claimed, found in claims:
+        if claimed != found:
+            raise WeightsError(
+                f"{spec.id} promises {name} {claimed}, but {path} has {found}; give a checkpoint "
+                "of that model, or make a spec for this one with speechloom_encodec.spec_for"
+            )
+    if config.codebooks < facts.codebooks:
+        raise WeightsError(
+            f"{spec.id} promises {facts.codebooks} codebooks, but {path} has {config.codebooks}; "
+            "make a spec for it with speechloom_encodec.spec_for"
+        )
+
+
+def _network(config: NetworkConfig) -> EncodecModel:
+    """A network with plain weights, which are loaded next."""
+    sizes = EncodecConfig(**config.model_dump(mode="json"))
+    with torch.random.fork_rng(devices=[]):  # what is drawn for it is replaced
+        model = EncodecModel(sizes)
+    for module in model.modules():
+        if nn.utils.parametrize.is_parametrized(module, "weight"):
+            nn.utils.parametrize.remove_parametrizations(module, "weight")
+    return model
+
+
+def _drawn(model: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Random tensors for a network, of a size that keeps signals alive on their way through."""
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, value in model.state_dict().items():
+        fan_in = math.prod(value.shape[1:]) if value.ndim > 2 else 1
+        gain = RESIDUAL_GAIN if ".block." in name else 1.0
+        tensors[name] = torch.randn(value.shape, generator=draw) * gain / math.sqrt(fan_in)
+    return tensors

@@ -1,0 +1,274 @@
+"""The two ways in which EnCodec codes a signal: as a stream, or chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import EncodecModel
+from transformers.models.encodec.modeling_encodec import (
+    EncodecConv1d,
+    EncodecConvTranspose1d,
+    EncodecLSTM,
+)
+
+from speechloom.values import frames_in
+from speechloom_encodec.config import NetworkConfig
+
+__all__ = ["MIN_WINDOW", "SPEECH_LEVEL", "ChunkedNetwork", "Network", "StreamNetwork", "embedded"]
+
+MIN_WINDOW = 8
+"""Frames that a stream needs at once: a convolution of 7 mirrors the beginning of its input, so
+that the first frame depends on the six that follow."""
+
+SPEECH_LEVEL = 0.1
+"""Root mean square at which chunks are played whose codes say nothing of their loudness."""
+
+
+class Network(Protocol):
+    """What the codec needs of either."""
+
+    def encode(self, samples: Tensor, levels: int, window: int) -> tuple[Tensor, Tensor | None]:
+        """Ids int64 [K, F] of samples [C, T], and the scale of each frame, or None.
+
+        Args:
+            samples: float32, at least one, of the network's rate and channels.
+            levels: K.
+            window: frames to be coded at once.
+        """
+        ...
+
+    def play(self, ids: Tensor, scales: Tensor | None, window: int) -> Iterator[Tensor]:
+        """Samples [C, n] of ids [k, F], piece by piece.
+
+        Args:
+            ids: int64.
+            scales: of each frame, float32 [F], where the network has them.
+            window: frames to be decoded at once.
+        """
+        ...
+
+
+def embedded(model: EncodecModel, ids: Tensor) -> Tensor:
+    """The sum of the entries, float32 [B, D, F], of ids [B, k, F]."""
+    total: Tensor = model.quantizer.decode(ids.transpose(0, 1))
+    return total
+
+
+def _quantized(model: EncodecModel, latents: Tensor, levels: int) -> Tensor:
+    """Ids int64 [K, F] of latents [1, D, F], level by level of what is left."""
+    left = latents
+    ids = []
+    for layer in model.quantizer.layers[:levels]:
+        found = layer.encode(left)
+        left = left - layer.decode(found)
+        ids.append(found[0])
+    return torch.stack(ids)
+
+
+# The whole signal, as a stream ------------------------------------------------------------
+
+
+class StreamNetwork:
+    """A causal network for the whole signal, run piece by piece.
+
+    Its convolutions hear a bounded stretch of what came before, which they are given again, and
+    its LSTM, which hears everything, carries its state along. So the pieces equal the whole, but
+    for the rounding of sums that are grouped otherwise. Only the first piece must have
+    `MIN_WINDOW` frames.
+    """
+
+    def __init__(self, model: EncodecModel, config: NetworkConfig) -> None:
+        self._model = model
+        self._hop = config.hop
+
+    def encode(self, samples: Tensor, levels: int, window: int) -> tuple[Tensor, Tensor | None]:
+        """Ids int64 [K, F] of samples [1, T]; there are no scales."""
+        before, lstm, after = _parts(self._model.encoder.layers)
+        hop = self._hop
+        reach = -(-_reach(before) // hop) * hop
+        stages = (_Bounded(before, reach, takes=hop), _Recurrent(lstm), _Bounded(after))
+        pieces = samples[None].split(max(window, MIN_WINDOW) * hop, -1)
+        ids = [_quantized(self._model, _through(stages, one), levels) for one in pieces]
+        return torch.cat(ids, -1), None
+
+    def play(self, ids: Tensor, scales: Tensor | None, window: int) -> Iterator[Tensor]:
+        """Samples [1, n x hop] of ids [k, F], piece by piece."""
+        before, lstm, after = _parts(self._model.decoder.layers)
+        stages = (_Bounded(before), _Recurrent(lstm), _Bounded(after, gives=self._hop))
+        for piece in ids.split(max(window, MIN_WINDOW), -1):
+            yield _through(stages, embedded(self._model, piece[None]))[0]
+
+
+Layers = Sequence[nn.Module]
+
+
+def _parts(layers: nn.ModuleList) -> tuple[Layers, nn.LSTM, Layers]:
+    """What comes before the LSTM, it, and what comes after it."""
+    (at,) = [index for index, layer in enumerate(layers) if isinstance(layer, EncodecLSTM)]
+    return list(layers[:at]), layers[at].lstm, list(layers[at + 1 :])
+
+
+def _reach(layers: Layers) -> int:
+    """Inputs before the present one that an output of causal layers depends on."""
+    low = 0
+    for module in reversed([module for layer in layers for module in layer.modules()]):
+        if isinstance(module, EncodecConv1d):
+            (kernel,), (stride,), (dilation,) = (
+                module.conv.kernel_size, module.conv.stride, module.conv.dilation,
+            )  # fmt: skip
+            low = low * stride - ((kernel - 1) * dilation + 1 - stride)
+        elif isinstance(module, EncodecConvTranspose1d):
+            (kernel,), (stride,) = module.conv.kernel_size, module.conv.stride
+            low = -((kernel - 1 - low) // stride)
+    return -low
+
+
+class _Bounded:
+    """Causal layers of bounded reach; each piece is heard together with what it depends on.
+
+    Args:
+        layers: one after the other.
+        reach: inputs that are kept for the next piece, a multiple of `takes`; what the layers
+            need when not given.
+        takes: inputs per step.
+        gives: outputs per step.
+    """
+
+    def __init__(
+        self, layers: Layers, reach: int | None = None, *, takes: int = 1, gives: int = 1
+    ) -> None:
+        self._layers = layers
+        self._reach = _reach(layers) if reach is None else reach
+        self._takes, self._gives = takes, gives
+        self._heard: Tensor | None = None
+
+    def __call__(self, piece: Tensor) -> Tensor:
+        given = piece if self._heard is None else torch.cat([self._heard, piece], -1)
+        known = given.shape[-1] - piece.shape[-1]
+        self._heard = given[..., max(0, given.shape[-1] - self._reach) :]
+        for layer in self._layers:
+            given = layer(given)
+        return given[..., known // self._takes * self._gives :]
+
+
+class _Recurrent:
+    """The LSTM with its skip connection, whose state goes from piece to piece."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        self._lstm = lstm
+        self._state: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, piece: Tensor) -> Tensor:
+        steps = piece.permute(2, 0, 1)
+        result, self._state = self._lstm(steps, self._state)
+        return (result + steps).permute(1, 2, 0)
+
+
+def _through(stages: Sequence[_Bounded | _Recurrent], piece: Tensor) -> Tensor:
+    for stage in stages:
+        piece = stage(piece)
+    return piece
+
+
+# Chunk by chunk ---------------------------------------------------------------------------
+
+
+class ChunkedNetwork:
+    """A network for chunks that overlap and are brought to the same loudness.
+
+    Each chunk takes the same number of frames, so that frames stay in step with time: where a
+    chunk that is cut short at the end has fewer, the rest is filled with frames of id 0 and
+    scale 0, which are not played. Memory is that of one chunk, however long the signal is.
+    """
+
+    def __init__(self, model: EncodecModel, config: NetworkConfig) -> None:
+        assert config.chunk is not None
+        assert config.stride is not None
+        assert config.chunk_frames is not None
+        self._model = model
+        self._config = config
+        self._chunk, self._stride, self._frames = config.chunk, config.stride, config.chunk_frames
+
+    def encode(self, samples: Tensor, levels: int, window: int) -> tuple[Tensor, Tensor | None]:
+        """Ids int64 [K, F] and scales [F] of samples [C, T]; chunks are what is coded at once."""
+        length = samples.shape[-1]
+        total = frames_in(length, self._config.sampling_rate, self._config.frame_rate)
+        ids = samples.new_zeros(levels, total, dtype=torch.int64)
+        scales = samples.new_zeros(total)
+        for number, offset in enumerate(range(0, length, self._stride)):
+            chunk = samples[None, :, offset : offset + self._chunk]
+            scale = 1e-8 + chunk.mean(1, keepdim=True).pow(2).mean(2, keepdim=True).sqrt()
+            found = _quantized(self._model, self._model.encoder(chunk / scale), levels)
+            first = number * self._frames
+            ids[:, first : first + found.shape[-1]] = found
+            scales[first : first + found.shape[-1]] = scale.flatten()
+        return ids, scales
+
+    def play(self, ids: Tensor, scales: Tensor | None, window: int) -> Iterator[Tensor]:
+        """Samples [C, n] of ids [k, F], chunk by chunk; scales are `SPEECH_LEVEL` when None."""
+        if scales is None:
+            scales = torch.full((ids.shape[-1],), SPEECH_LEVEL, device=ids.device)
+        chunks = zip(ids.split(self._frames, -1), scales.split(self._frames), strict=True)
+        yield from _overlapped((self._chunk_of(*chunk) for chunk in chunks), self._stride)
+
+    def _chunk_of(self, ids: Tensor, scales: Tensor) -> Tensor:
+        """Samples [C, n] of one chunk."""
+        heard = int((scales > 0).sum())
+        if heard == 0:
+            return torch.zeros(self._config.audio_channels, self._stride, device=ids.device)
+        played: Tensor = self._model.decoder(embedded(self._model, ids[None, :, :heard]))[0]
+        return played * scales[0]
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """Chunks added under their weights, so far: values [C, n] and weights [n]."""
+
+    values: Tensor
+    weights: Tensor
+
+    def plus(self, other: _Sum) -> _Sum:
+        length = max(self.weights.shape[-1], other.weights.shape[-1])
+        return _Sum(
+            _longer(self.values, length) + _longer(other.values, length),
+            _longer(self.weights, length) + _longer(other.weights, length),
+        )
+
+    def mean(self, stop: int | None = None) -> Tensor:
+        """The weighted mean up to a sample; silence where nothing was added."""
+        weights = self.weights[:stop]
+        return self.values[:, :stop] / torch.where(weights > 0, weights, 1)
+
+
+def _longer(values: Tensor, length: int) -> Tensor:
+    return functional.pad(values, (0, length - values.shape[-1]))
+
+
+def _overlapped(chunks: Iterator[Tensor], stride: int) -> Iterator[Tensor]:
+    """Chunks [C, n] laid `stride` apart and faded into each other, in pieces of `stride`.
+
+    The weight of a chunk is a triangle over it, as in the original.
+    """
+    total: _Sum | None = None
+    size = 0
+    for chunk in chunks:
+        length = chunk.shape[-1]
+        size = max(size, length)
+        at = torch.linspace(0, 1, size + 2, device=chunk.device)[1:-1]
+        weights = (0.5 - (at - 0.5).abs())[:length]
+        added = _Sum(chunk * weights, weights)
+        if total is None:
+            total = added
+            continue
+        total = _Sum(_longer(total.values, stride), _longer(total.weights, stride)) if (
+            total.weights.shape[-1] < stride
+        ) else total
+        yield total.mean(stride)
+        total = _Sum(total.values[:, stride:], total.weights[stride:]).plus(added)
+    if total is not None:
+        yield total.mean()
