@@ -1,0 +1,143 @@
+"""One row of the table: parity first, then everybody in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from speechloom.decoding import has_bfloat16_units
+from speechloom_bench import machine
+
+Run = Callable[[], object]
+Parity = Callable[[], "Agreement"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two ways of computing the same thing are apart.
+
+    Attributes:
+        what: what was compared.
+        error: the largest difference, or the share of entries that differ.
+        allowed: the most that passes.
+    """
+
+    what: str
+    error: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two agree."""
+        return self.error <= self.allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        row: short name; what a GPU run or another machine calls the same comparison.
+        title: what is done.
+        parity: what must agree before anything is timed.
+        ours: the run that pytest-benchmark times.
+        peers: other runs, by name; the first is the one that `must` speaks of.
+        config: how ours runs.
+        must: the ratio that is asked for, by number format.
+        flops: multiplications and additions of matrix products in one run of ours, 0 for none.
+        precision: of ours.
+        rounds: timed rounds; each runs every peer, then ours.
+        warm: run everybody once before the first round.
+    """
+
+    row: str
+    title: str
+    parity: Parity
+    ours: Run
+    peers: Mapping[str, Run]
+    config: str
+    must: Mapping[str, float] = field(default_factory=dict)
+    flops: float = 0.0
+    precision: str = "float32"
+    rounds: int = 5
+    warm: bool = True
+
+
+@torch.inference_mode()
+def measure(benchmark: BenchmarkFixture, row: Row) -> None:
+    """Check parity, time everybody in turns, leave the result in the benchmark's record.
+
+    A row whose parity fails ends here, with a failed test and no numbers.
+    """
+    if row.precision == "bfloat16" and not has_bfloat16_units("cpu"):
+        pytest.skip("not measured on a processor without bfloat16 units")
+    agreement = row.parity()
+    if not agreement.passed:
+        pytest.fail(
+            f"{row.row}: no ratio, because {agreement.what} differ by {agreement.error:.3g} "
+            f"(allowed: {agreement.allowed:.3g})"
+        )
+    if row.warm:
+        for run in (*row.peers.values(), row.ours):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in row.peers}
+    busy, own = machine.busy_ticks()
+
+    def peers_first() -> None:
+        for name, run in row.peers.items():
+            begin = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - begin)
+
+    wall = time.perf_counter()
+    benchmark.pedantic(row.ours, setup=peers_first, rounds=row.rounds, iterations=1)
+    wall = time.perf_counter() - wall
+    busy_after, own_after = machine.busy_ticks()
+    foreign = (busy_after - busy) - (own_after - own)
+    benchmark.extra_info.update(
+        _record(row, agreement, times, sorted(benchmark.stats.stats.data)),
+        foreign_cpu=round(max(0.0, foreign / wall), 3),
+        machine=machine.facts(),
+    )
+
+
+def _record(
+    row: Row, agreement: Agreement, times: Mapping[str, list[float]], ours: list[float]
+) -> dict[str, object]:
+    median, half = machine.spread(ours)
+    reached = row.flops / median / 1e9
+    record: dict[str, object] = {
+        "row": row.row,
+        "title": row.title,
+        "peer": next(iter(row.peers), ""),
+        "config": row.config,
+        "precision": row.precision,
+        "parity": {
+            "what": agreement.what,
+            "error": agreement.error,
+            "allowed": agreement.allowed,
+            "passed": agreement.passed,
+        },
+        "must": dict(row.must),
+        "seconds": median,
+        "spread": half,
+        "flops": row.flops,
+        "gflops": round(reached, 1),
+        "ceilings": machine.ceilings(),
+        "of_ceiling": round(reached / machine.ceiling(row.precision), 3),
+        "peers": {},
+    }
+    record["peers"] = {
+        name: {
+            "seconds": machine.spread(own)[0],
+            "spread": machine.spread(own)[1],
+            "ratio": machine.spread(own)[0] / median,
+        }
+        for name, own in times.items()
+    }
+    return record
