@@ -1,0 +1,435 @@
+"""The compiled loops of `cpu.py`: plain functions over the scores of one row, and over rows.
+
+They release the interpreter lock, start no threads and keep no state. All are in this file, as
+numba's cache on disk sees changes of a function's own file only.
+
+Scores are compared as `ranks`: int32 that sort like the float32 they are made of. Maxima, counts
+and ties are then exact integer operations, which the compiler turns into vector instructions
+without leave to reorder anything. Leave to reorder additions is given to the sums alone.
+"""
+# mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def, no-untyped-call"
+# The types of compiled functions are numba's; their docstrings say them.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+BLOCK = 64
+"""Ids that are summed together; a row of scores is a whole number of blocks long."""
+PROBES = 6
+"""Probes of a threshold between two looks at the scores that are left."""
+HALVINGS = 24
+"""Probes after which the bisection halves ranks instead of scores, which ends for sure."""
+
+_FLOAT, _INT, _WORD = np.float32, np.int32, np.uint64
+_NEVER, _LARGEST = _FLOAT(-np.inf), np.finfo(np.float32).max
+_SIGN, _EXPONENT = _INT(31), _INT(23)
+_MAGNITUDE = _INT(0x7FFFFFFF)
+_BEST_RANK = _INT(0x7F7FFFFF)  # of the largest finite score
+_WORST_RANK = _INT(-0x7F800000)  # of the smallest finite score; minus infinity is one below
+_LOG2_E, _ROUND = _FLOAT(1.4426950408889634), _FLOAT(1.5 * 2.0**23)
+_LN2_HIGH, _LN2_LOW = _FLOAT(0.693359375), _FLOAT(-2.12194440e-4)
+_BIAS = _INT(127)
+_UNDERFLOW = _FLOAT(-87.0)
+_TAYLOR = tuple(_FLOAT(1.0 / math.factorial(n)) for n in (7, 6, 5, 4, 3, 2))
+
+_MASK = _WORD(0xFFFFFFFF)
+_MULTIPLIER_0, _MULTIPLIER_1 = _WORD(0xD2511F53), _WORD(0xCD9E8D57)
+_WEYL_0, _WEYL_1 = _WORD(0x9E3779B9), _WORD(0xBB67AE85)
+_HALF = _WORD(32)
+
+
+def _compiled(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile at the first call; keep the code on disk where there is a place for it."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written
+            return njit(**options)(function)
+
+    return decorate
+
+
+_exactly = _compiled()
+_fused = _compiled(("contract",))
+_summed = _compiled(("contract", "nsz", "reassoc"))
+
+
+def row_size(size: int) -> int:
+    """Length of the row of scores for a vocabulary: whole blocks; the rest holds -inf."""
+    return -(-size // BLOCK) * BLOCK
+
+
+# Noise.
+
+
+@_exactly
+def uniforms(seed, item, position, packed):
+    """Two uniform numbers float32 of a key of four int64; as `noise.uniforms` makes them."""
+    c0, c1 = _WORD(position) & _MASK, _WORD(packed) & _MASK
+    c2, c3 = _WORD(item) & _MASK, _WORD(0)
+    k0, k1 = _WORD(seed) & _MASK, _WORD(seed) >> _HALF
+    for _ in range(10):
+        p0, p1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
+        c0, c2 = (p1 >> _HALF) ^ c1 ^ k0, (p0 >> _HALF) ^ c3 ^ k1
+        c1, c3 = p1 & _MASK, p0 & _MASK
+        k0, k1 = (k0 + _WEYL_0) & _MASK, (k1 + _WEYL_1) & _MASK
+    return _unit(c0), _unit(c1)
+
+
+@_exactly
+def _unit(word):
+    """The upper 23 bits as the middle of one of 2**23 cells."""
+    return _FLOAT((word >> _WORD(9)) * _WORD(2) + _WORD(1)) * _FLOAT(2.0**-24)
+
+
+# Scores as ranks.
+
+
+@_exactly
+def _rank_of_bits(bits):
+    rank = _INT(bits ^ _INT(_INT(bits >> _SIGN) & _MAGNITUDE))
+    return _INT(0) if rank == _INT(-1) else rank  # the two zeros are equals
+
+
+@_exactly
+def _rank(score):
+    return _rank_of_bits(_FLOAT(score).view(_INT))
+
+
+@_exactly
+def _score(rank):
+    rank = _INT(rank)
+    return _INT(rank ^ _INT(_INT(rank >> _SIGN) & _MAGNITUDE)).view(_FLOAT)
+
+
+@_exactly
+def _rank_all(scores, ranks):
+    """Fill the ranks of a row; return its lowest, its lowest finite and its highest one."""
+    bits = scores.view(_INT)
+    low, high, finite = _MAGNITUDE, _INT(-_MAGNITUDE), _MAGNITUDE
+    for i in range(ranks.size):
+        rank = _rank_of_bits(bits[i])
+        ranks[i] = rank
+        low, high = min(low, rank), max(high, rank)
+        finite = min(finite, rank if rank >= _WORST_RANK else _MAGNITUDE)
+    return low, finite, high
+
+
+@_exactly
+def _first_at(ranks, rank):
+    for i in range(ranks.size):
+        if ranks[i] == rank:
+            return i
+    return -1
+
+
+# Filters.
+
+
+@_exactly
+def _count_from(ranks, floor):
+    count = _INT(0)
+    for i in range(ranks.size):
+        count += _INT(1) if ranks[i] >= floor else _INT(0)
+    return count
+
+
+@_summed
+def _mass_from(ranks, weights, floor):
+    mass = _FLOAT(0)
+    for i in range(ranks.size):
+        mass += weights[i] if ranks[i] >= floor else _FLOAT(0)
+    return mass
+
+
+@_exactly
+def _neighbours(ranks, low, high):
+    """The lowest rank from `low` on, and the highest one below `high`."""
+    above, below = _MAGNITUDE, _INT(-_MAGNITUDE)
+    for i in range(ranks.size):
+        rank = ranks[i]
+        above = min(above, rank if rank >= low else _MAGNITUDE)
+        below = max(below, rank if rank < high else _INT(-_MAGNITUDE))
+    return above, below
+
+
+@_exactly
+def _middle(low, high, probe):
+    """A rank between two: of the middle of their scores first, later the middle of the ranks."""
+    if probe < HALVINGS:
+        middle = _rank(_FLOAT(0.5) * _score(low) + _FLOAT(0.5) * _score(high))
+        if low < middle < high:
+            return middle
+    return _INT((np.int64(low) + np.int64(high)) >> 1)
+
+
+@_exactly
+def _threshold(ranks, weights, low, best, goal, by_mass):
+    """The highest rank from `low` on such that the ids from it on have a share of `goal`.
+
+    A share is a number of ids, or a mass of weights. The ids from `low` on have it. Any rank that
+    divides the ids in the same way may be returned. Bisection; every few probes the interval
+    shrinks to the ranks that exist in it, so that ties and outliers cannot stall it.
+    """
+    high, probe = _INT(best + _INT(1)), 0
+    while np.int64(high) - np.int64(low) > 1:
+        middle = _middle(low, high, probe)
+        share = _mass_from(ranks, weights, middle) if by_mass else _count_from(ranks, middle)
+        if share == goal:
+            return middle
+        if share > goal:
+            low = middle
+        else:
+            high = middle
+        probe += 1
+        if probe % PROBES == 0:
+            low, below = _neighbours(ranks, low, high)
+            high = _INT(below + _INT(1))
+    return low
+
+
+# Weights.
+
+
+@_fused
+def _exp(x):
+    """Exponential function of a float32 x <= 0, to 1.5 units of the last place; 0 below -87."""
+    shifted = x * _LOG2_E + _ROUND  # the sum's last bits are the exponent
+    power = shifted - _ROUND
+    rest = x - power * _LN2_HIGH
+    rest = rest - power * _LN2_LOW
+    series = _TAYLOR[0]
+    series = series * rest + _TAYLOR[1]
+    series = series * rest + _TAYLOR[2]
+    series = series * rest + _TAYLOR[3]
+    series = series * rest + _TAYLOR[4]
+    series = series * rest + _TAYLOR[5]
+    series = series * rest * rest + rest + _FLOAT(1)
+    scale = _INT(_INT(_FLOAT(shifted).view(_INT) + _BIAS) << _EXPONENT).view(_FLOAT)
+    return series * scale if x >= _UNDERFLOW else _FLOAT(0)
+
+
+@_summed
+def _weigh(scores, ranks, floor, best, rate, weights, sums):
+    """Fill the weights of a row, and their sums by blocks; ids below `floor` weigh nothing."""
+    for block in range(sums.size):
+        start, mass = block * BLOCK, _FLOAT(0)
+        for i in range(start, start + BLOCK):
+            weight = _exp((scores[i] - best) * rate)
+            weight = weight if ranks[i] >= floor else _FLOAT(0)
+            weights[i] = weight
+            mass += weight
+        sums[block] = mass
+
+
+@_summed
+def _partition(scores, best):
+    """Sum of exp(score - best) over a row."""
+    total = 0.0
+    for start in range(0, scores.size, BLOCK):
+        mass = _FLOAT(0)
+        for i in range(start, start + BLOCK):
+            mass += _exp(scores[i] - best)
+        total += mass
+    return total
+
+
+@_exactly
+def _invert(weights, sums, uniform):
+    """The first id whose running sum of weights exceeds the uniform share of the total.
+
+    Sums made in two orders may differ by rounding: where none exceeds it in its block, the last
+    id of the block with a weight.
+    """
+    total = 0.0
+    for block in range(sums.size):
+        total += sums[block]
+    goal, before, block = uniform * total, 0.0, 0
+    while block < sums.size - 1 and before + sums[block] <= goal:
+        before += sums[block]
+        block += 1
+    token = -1
+    for i in range(block * BLOCK, (block + 1) * BLOCK):
+        if weights[i] > _FLOAT(0):
+            token = i
+            before += weights[i]
+            if before > goal:
+                break
+    return token, total
+
+
+# Rows.
+
+
+@_exactly
+def draw_row(scores, uniform, temperature, top_k, top_p, scratch):
+    """Draw an id from the scores of a row.
+
+    Args:
+        scores: float32 [W], W = `row_size(V)`; -inf at ids that are never drawn and past V.
+        uniform: float32 in (0, 1), the first of `uniforms`.
+        temperature: 0 takes the best id, the lowest of equals.
+        top_k: as in `SampleConfig`; 0 keeps all ids.
+        top_p: as in `SampleConfig`; 1 keeps all ids.
+        scratch: int32 [3 W], overwritten.
+
+    Returns:
+        The id; -1 where a score is NaN or +inf, or none is finite. Then the best score, and the
+        sum of exp(score - best) over all ids where it came about on the way, else 0.
+    """
+    width = scores.size
+    ranks, weights = scratch[:width], scratch[width : 2 * width].view(_FLOAT)
+    sums = scratch[2 * width : 2 * width + width // BLOCK].view(_FLOAT)
+    low, finite, high = _rank_all(scores, ranks)
+    if low < _WORST_RANK - _INT(1) or high > _BEST_RANK or high < _WORST_RANK:
+        return -1, _NEVER, 0.0
+    best = _score(high)
+    if temperature == 0.0:
+        return _first_at(ranks, high), best, 0.0
+    rate, floor = min(_FLOAT(1.0 / temperature), _LARGEST), finite
+    if 0 < top_k < width and top_k < _count_from(ranks, floor):
+        floor = _threshold(ranks, weights, floor, high, top_k, False)
+    _weigh(scores, ranks, floor, best, rate, weights, sums)
+    if top_p < 1.0:
+        goal = top_p * _mass_from(ranks, weights, floor)
+        floor = _threshold(ranks, weights, floor, high, goal, True)
+        _weigh(scores, ranks, floor, best, rate, weights, sums)
+    token, total = _invert(weights, sums, uniform)
+    is_whole = temperature == 1.0 and floor == finite
+    return token, best, total if is_whole else 0.0
+
+
+@_exactly
+def _confidence(scores, token, best, total, uniform, choice_temperature):
+    """Log-probability of a token plus noise; NaN for the token -1."""
+    if token < 0:
+        return _FLOAT(np.nan)
+    if total == 0.0:
+        total = _partition(scores, best)
+    noise = -math.log(-math.log(np.float64(uniform))) if choice_temperature != 0.0 else 0.0
+    return _FLOAT(scores[token] - best - math.log(total) + choice_temperature * noise)
+
+
+@_exactly
+def _read_row(logits, size, forbidden, used, penalty, scores):
+    """Copy a row; penalise the ids that it has used; take out the forbidden ones."""
+    for i in range(size):
+        scores[i] = logits[i]
+    for i in range(size, scores.size):
+        scores[i] = _NEVER
+    for i in used:
+        if i >= 0:  # from the original, as an id may be there twice
+            score = logits[i]
+            scores[i] = score / penalty if score > _FLOAT(0) else score * penalty
+    for i in forbidden:
+        scores[i] = _NEVER
+
+
+@_exactly
+def draw_rows(
+    logits,
+    stride,
+    size,
+    first,
+    last,
+    offset,
+    seed,
+    item,
+    position,
+    packed,
+    temperature,
+    top_k,
+    top_p,
+    choice_temperature,
+    forbidden,
+    history,
+    penalty,
+    scratch,
+    tokens,
+    confidence,
+):
+    """Draw the rows `first` .. `last` - 1 of a block, and rate them unless `confidence` is empty.
+
+    Args:
+        logits: float32, rows of `size` that begin every `stride` elements.
+        stride: elements from row to row.
+        size: V.
+        first: row of the block, and so on.
+        last: row of the block, and so on.
+        offset: of the block's row 0 in `seed`, `history`, `tokens` and their like, [N] each.
+        seed: int64 [N].
+        item: int64 [N].
+        position: int64 [N].
+        packed: stage, level and step.
+        temperature: as in `draw_row`.
+        top_k: as in `draw_row`.
+        top_p: as in `draw_row`.
+        choice_temperature: weight of the noise of the confidence.
+        forbidden: int64, ids that are never drawn.
+        history: int64 [N, H], ids that are penalised, negative for none; [0, 0] if there are none.
+        penalty: float32, of these.
+        scratch: int32 [4 W], W = `row_size(size)`.
+        tokens: int64 [N], written.
+        confidence: float32 [N], written.
+    """
+    width = scratch.size // 4
+    scores, rest = scratch[:width].view(_FLOAT), scratch[width:]
+    nothing = forbidden[:0]
+    for row in range(first, last):
+        n = offset + row
+        used = history[n] if history.size else nothing
+        _read_row(
+            logits[row * stride : row * stride + size], size, forbidden, used, penalty, scores
+        )
+        for_token, for_choice = uniforms(seed[n], item[n], position[n], packed)
+        token, best, total = draw_row(scores, for_token, temperature, top_k, top_p, rest)
+        tokens[n] = token
+        if confidence.size:
+            confidence[n] = _confidence(scores, token, best, total, for_choice, choice_temperature)
+
+
+# Closing.
+
+
+@_exactly
+def close_rows(confidence, counts, closing, ranks, closes):
+    """Close the most confident rows of each item; of equals the first, NaN last.
+
+    Args:
+        confidence: float32 [N].
+        counts: int64 [I], rows of each item.
+        closing: int64 [I], how many of them close.
+        ranks: int32 [N], overwritten.
+        closes: bool [N], written.
+    """
+    for i in range(confidence.size):
+        ranks[i] = _rank(_NEVER if np.isnan(confidence[i]) else confidence[i])
+    start = 0
+    for i in range(counts.size):
+        end = start + counts[i]
+        _close_item(ranks[start:end], closing[i], closes[start:end])
+        start = end
+
+
+@_exactly
+def _close_item(ranks, closing, closes):
+    low, high = _MAGNITUDE, _INT(-_MAGNITUDE)
+    for rank in ranks:
+        low, high = min(low, rank), max(high, rank)
+    floor = low
+    if 0 < closing < ranks.size:
+        floor = _threshold(ranks, ranks.view(_FLOAT), low, high, closing, False)
+    above = _count_from(ranks, _INT(floor + _INT(1))) if closing else 0
+    missing = closing - above
+    for i in range(ranks.size):
+        is_equal = ranks[i] == floor
+        closes[i] = closing > 0 and (ranks[i] > floor or (is_equal and missing > 0))
+        missing -= is_equal
