@@ -24,7 +24,6 @@ class Architecture:
         depth: transformer layers; hidden layers are numbered 0 to depth.
         hop: samples from one frame to the next.
         reach: samples that one frame is computed from by the convolutions.
-        late_norm: layer normalisation comes before each block, and once more after the last.
         layer_normed_convolutions: the convolutions normalise each frame by itself, instead of
             each channel over the whole recording.
     """
@@ -34,7 +33,6 @@ class Architecture:
     depth: int
     hop: int
     reach: int
-    late_norm: bool
     layer_normed_convolutions: bool
 
     @classmethod
@@ -73,7 +71,6 @@ class Architecture:
             depth=int(config["num_hidden_layers"]),
             hop=hop,
             reach=reach,
-            late_norm=bool(config.get("do_stable_layer_norm", False)),
             layer_normed_convolutions=config["feat_extract_norm"] == "layer",
         )
 

@@ -123,8 +123,10 @@ class SpeechEncoder:
 
         Args:
             audio: B recordings of any rate, channels and length.
-            layer: 0 (what goes into the first layer) to `layers`; numbered as ``hidden_states`` of
-                ``transformers``.
+            layer: 0 (what goes into the first layer) to `layers` (what comes out of the last),
+                numbered as in fairseq and ``transformers``. Large models normalise the output of
+                their last layer once more; that is left out, as fairseq and ``transformers`` 5
+                do (``transformers`` 4 gives its last hidden state normalised).
 
         Returns:
             Features [B, D, F], zero where padded; item i has ceil(seconds_i x frame_rate) frames.
@@ -179,7 +181,7 @@ class SpeechEncoder:
                 f"{self.name} has hidden layers 0 to {self.layers}, but layer {layer} was asked for"
             )
         if layer not in self._cut:
-            self._cut[layer] = _cut(self._network, layer, self.architecture)
+            self._cut[layer] = _cut(self._network, layer)
         return self._cut[layer]
 
 
@@ -192,14 +194,11 @@ def _check_windows(window_seconds: float | None, context_seconds: float) -> None
         raise UsageError(f"context_seconds must be 0 or more, but is {context_seconds}")
 
 
-def _cut(network: Any, layer: int, architecture: Architecture) -> nn.Module:
-    """A network that ends behind one layer and shares its parts with the whole one.
-
-    Networks with late normalisation normalise what comes out of their last layer, and only that.
-    """
+def _cut(network: Any, layer: int) -> nn.Module:
+    """A network that ends behind one layer and shares its parts with the whole one."""
     encoder = _shallow(network.encoder)
     encoder.layers = network.encoder.layers[:layer]
-    if architecture.late_norm and layer < architecture.depth:
+    if network.config.do_stable_layer_norm:
         encoder.layer_norm = nn.Identity()
     whole = _shallow(network)
     whole.encoder = encoder

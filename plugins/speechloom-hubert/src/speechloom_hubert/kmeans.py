@@ -1,11 +1,12 @@
 """K-means files: read, check, write. Light: numpy only, no torch.
 
 Ours is a safetensors file with one tensor ``centroids``, float32 [V, D], and metadata that says
-what was clustered. A ``.npy`` array and the scikit-learn pickles of the field know only the centroids.
+what was clustered. A ``.npy`` array and the scikit-learn pickles of the field hold only centroids.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class KMeans:
                 f"k-means centroids must be floating point [V, D] with V of at least 2, but are "
                 f"{values.dtype} {list(values.shape)}"
             )
-        values = np.ascontiguousarray(values, dtype=np.float32)
+        values = np.array(values, dtype=np.float32, order="C")
         if not np.isfinite(values).all():
             raise WeightsError("k-means centroids must be finite, but hold NaN or infinite values")
         object.__setattr__(self, "centroids", values)
@@ -106,15 +107,22 @@ def write_kmeans(path: Path, units: KMeans) -> None:
     Raises:
         WeightsError: the path has another ending.
     """
-    from safetensors.numpy import save
-
     if path.suffix != ".safetensors":
         raise WeightsError(f"k-means are written as .safetensors, but the path is {path}")
     facts = {"layer": units.layer, "family": units.family, "encoder": units.encoder}
     metadata = {"format": FORMAT, "frame_rate": str(units.frame_rate)}
     metadata |= {name: str(value) for name, value in facts.items() if value is not None}
-    data = save({"centroids": units.centroids}, metadata)
+    data = _as_safetensors(units.centroids, metadata)
     write_atomically(path, lambda file: file.write(data))
+
+
+def _as_safetensors(centroids: NDArray[np.float32], metadata: Mapping[str, str]) -> bytes:
+    """The file, always the same bytes for the same content: the library shuffles the metadata."""
+    data = centroids.astype("<f4").tobytes()
+    entry = {"dtype": "F32", "shape": list(centroids.shape), "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": metadata, "centroids": entry}).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data
 
 
 def _read_safetensors(path: Path) -> KMeans:

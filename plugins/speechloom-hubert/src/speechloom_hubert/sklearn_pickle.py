@@ -42,23 +42,30 @@ class _StoredArray(_Inert):
     """The description of an array whose bytes follow in the file."""
 
 
-_RANDOM_STATE = (
-    "__randomstate_ctor",
-    "__bit_generator_ctor",
-    "__generator_ctor",
-)
+def _latin1(text: str, encoding: str) -> bytes:
+    """Bytes, as pickles of protocol 2 spell them."""
+    return text.encode("latin1")
+
+
+def _from_buffer(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> NDArray[Any]:
+    """An array, as pickles of protocol 5 spell it."""
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+_RANDOM_STATE = ("__randomstate_ctor", "__bit_generator_ctor", "__generator_ctor")
 _NAMES: dict[tuple[str, str], Any] = {
     ("joblib.numpy_pickle", "NumpyArrayWrapper"): _StoredArray,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _latin1,
     **{("numpy.random._pickle", name): _Inert for name in _RANDOM_STATE},
     ("numpy.random._mt19937", "MT19937"): _Inert,
     ("numpy.random", "__RandomState_ctor"): _Inert,
 }
 for _module in ("numpy.core", "numpy._core"):
-    _multiarray = np.zeros(1).__reduce__()[0]
-    _NAMES[(f"{_module}.multiarray", "_reconstruct")] = _multiarray
+    _NAMES[(f"{_module}.multiarray", "_reconstruct")] = np.zeros(1).__reduce__()[0]
     _NAMES[(f"{_module}.multiarray", "scalar")] = np.float64(0).__reduce__()[0]
+    _NAMES[(f"{_module}.numeric", "_frombuffer")] = _from_buffer
 for _module in ("sklearn.cluster._kmeans", "sklearn.cluster.k_means_", "sklearn.cluster"):
     for _name in ("KMeans", "MiniBatchKMeans"):
         _NAMES[(_module, _name)] = _KMeans
