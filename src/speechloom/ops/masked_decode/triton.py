@@ -51,9 +51,15 @@ class Launch(NamedTuple):
     stages: int
 
 
-def available(device: torch.device) -> bool:
-    """Whether the kernels run on a device: CUDA, or the CPU under Triton's interpreter."""
-    return device.type == ("cpu" if INTERPRETED.value else "cuda")
+def available(device: torch.device) -> str | None:
+    """Why the kernels cannot run on a device: they want CUDA, or the interpreter and a CPU."""
+    if device.type == ("cpu" if INTERPRETED.value else "cuda"):
+        return None
+    if INTERPRETED.value:
+        return "TRITON_INTERPRET=1 runs it on a CPU; unset the variable to run on the device."
+    return (
+        "it needs a CUDA device, or TRITON_INTERPRET=1 in the environment to run slowly on a CPU."
+    )
 
 
 def decode_step(

@@ -191,7 +191,10 @@ def _weights(scores, best, temperature):
 
 @triton.jit
 def _survey(block, T: tl.constexpr):
-    """Best score, its lowest id, lowest finite score, sum of exp(score - best): all [R]."""
+    """Best score, its lowest id, lowest finite score, sum of exp(score - best): all [R].
+
+    The sum is 1 or more for scores that make a distribution, and NaN or 0 for others.
+    """
     best = tl.full([T.rows], NEVER, tl.float32)
     lowest = tl.full([T.rows], BEYOND, tl.float32)
     winner = tl.zeros([T.rows], tl.int32)
@@ -342,6 +345,7 @@ def draw_fwd_kernel(
     if T.resident:
         block = Block(source, row, live, _make_tile(block, 0, T))
     best, winner, lowest, total = _survey(block, T)
+    lowest = tl.where(total > 0.0, lowest, best)  # NaN, +inf or nothing but -inf: no search
     seed = tl.load(p_seed + row, mask=live, other=0)
     item = tl.load(p_item + row, mask=live, other=0)
     position = tl.load(p_position + row, mask=live, other=0)
@@ -351,8 +355,7 @@ def draw_fwd_kernel(
     else:
         floor = _filter(block, best, lowest, temperature, top_k, top_p, TOP_K, TOP_P, T)
         token, score = _invert(block, for_token, floor, best, temperature, T)
-    token = tl.minimum(token, source.size - 1)  # scores that are no numbers give an id, but any
-    tl.store(p_tokens + row, token.to(tl.int64), mask=live)
+    tl.store(p_tokens + row, tl.where(total > 0.0, token, -1).to(tl.int64), mask=live)
     if p_confidence is not None:
         sure = score - best - tl.log(total)
         noise = -tl.log(-tl.log(for_choice))
@@ -361,9 +364,11 @@ def draw_fwd_kernel(
 
 @triton.jit
 def _ranks(p_confidence, rows, count):
-    """Confidence as int32 that sort alike; the two zeros are one."""
+    """Confidence as int32 that sort alike; the two zeros are one, and NaN is the lowest."""
     confidence = tl.load(p_confidence + rows, mask=rows < count, other=NEVER)
-    bits = tl.where(confidence == 0.0, 0.0, confidence).to(tl.int32, bitcast=True)
+    confidence = tl.where(confidence == 0.0, 0.0, confidence)
+    confidence = tl.where(confidence == confidence, confidence, NEVER)
+    bits = confidence.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
