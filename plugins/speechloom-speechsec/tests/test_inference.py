@@ -13,6 +13,7 @@ from speechloom.decoding import DecodeConfig, ExecutionConfig, has_bfloat16_unit
 from speechloom.errors import UsageError
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom.spec import ComponentSpec, GeneratorFacts
+from speechloom_speechsec import conditioned
 from speechloom_speechsec.conditioned import condition
 from speechloom_speechsec.config import SpeechSECConfig, tiny
 from speechloom_speechsec.generator import SpeechSECGenerator
@@ -182,7 +183,7 @@ def test_warm_up_says_how_long_it_took(caplog: pytest.LogCaptureFixture, guidanc
     one = generator(decode=DecodeConfig(sample=SampleConfig(guidance=guidance)))
     with caplog.at_level(logging.INFO):
         seconds = one.warm_up(20)
-    assert 0.0 < seconds < 60.0
+    assert seconds > 0.0
     assert f"toy: warm-up of 20 frames took {seconds:.1f} s" in caplog.text
 
 
@@ -192,3 +193,26 @@ def test_how_a_generator_runs_can_be_changed() -> None:
     one.execution = ExecutionConfig(precision="bfloat16")
     assert one.execution == ExecutionConfig(precision="bfloat16")
     assert one.warm_up(5) > 0.0
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_batch_without_padding_needs_no_mask(
+    model: SpeechSEC, inputs: Inputs, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device that runs whole batches; here a CPU plays it."""
+    codes, level, cond = inputs
+    task = torch.zeros(3, dtype=torch.int64)
+    network = condition(laid_out(model), codes[:, 0].clamp(max=6), task, padded=padded)
+    masks = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        masks.append(attn_mask)
+        return attend(*args, attn_mask=attn_mask)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(conditioned, "runs_alone", lambda device: False)
+    full = torch.full_like(LENGTHS, 70)
+    result = network.hidden(codes, level, full, torch.arange(3))
+    assert [mask is not None for mask in masks] == [padded] * 2
+    torch.testing.assert_close(result, model.hidden(codes, level, network.cond, full))

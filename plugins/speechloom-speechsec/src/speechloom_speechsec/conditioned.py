@@ -23,11 +23,14 @@ class ConditionedSpeechSEC:
         network: runs the network.
         cond: float32 [B, F, D], the embedded condition.
         unconditional: the same without content and voice; None when it is not needed.
+        padded: some items are shorter than F. False spares attention its mask, with which CUDA
+            has no flash attention.
     """
 
     network: InferenceSpeechSEC
     cond: Tensor
     unconditional: ConditionedSpeechSEC | None = None
+    padded: bool = True
 
     @property
     def codebook_size(self) -> int:
@@ -36,13 +39,19 @@ class ConditionedSpeechSEC:
 
     def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
         """Hidden states [A, F, D] of some items."""
-        network = self.network
-        run = network.hidden_each if codes.device.type == "cpu" else network.hidden
-        return run(codes, level, self.cond[items, : codes.shape[-1]], lengths)
+        cond = self.cond[items, : codes.shape[-1]]
+        if runs_alone(codes.device):
+            return self.network.hidden_each(codes, level, cond, lengths)
+        return self.network.hidden(codes, level, cond, lengths if self.padded else None)
 
     def head(self, level: int) -> tuple[Tensor, Tensor]:
         """Output head of a level."""
         return self.network.model.head(level)
+
+
+def runs_alone(device: torch.device) -> bool:
+    """Whether items run one by one on a device; see `InferenceSpeechSEC.hidden_each`."""
+    return device.type == "cpu"
 
 
 @torch.no_grad()
@@ -53,6 +62,7 @@ def condition(
     voice: Tensor | None = None,
     *,
     guided: bool = False,
+    padded: bool = True,
 ) -> ConditionedSpeechSEC:
     """Embed a condition once, for all decoding steps.
 
@@ -62,11 +72,12 @@ def condition(
         task: int64 [B].
         voice: float32 [B, voice_dim] or None.
         guided: also make the unconditional twin that guidance needs.
+        padded: False where all items are F frames long.
     """
     if isinstance(model, SpeechSEC):
         model = InferenceSpeechSEC(model, ExecutionConfig().on(content.device))
     embed, twin = model.model.embed_condition, None
     if guided:
         nothing = torch.full_like(content, NO_CONTENT)
-        twin = ConditionedSpeechSEC(model, embed(nothing, task))
-    return ConditionedSpeechSEC(model, embed(content, task, voice), twin)
+        twin = ConditionedSpeechSEC(model, embed(nothing, task), padded=padded)
+    return ConditionedSpeechSEC(model, embed(content, task, voice), twin, padded)

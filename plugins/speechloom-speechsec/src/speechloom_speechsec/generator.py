@@ -100,7 +100,7 @@ class SpeechSECGenerator:
         one = torch.zeros(1, dtype=torch.int64, device=self._device)
         for _ in range(2):  # the second call of a compiled network may compile once more
             masked_decode(
-                condition(self._laid_out, content, one, guided=self._is_guided()),
+                condition(self._laid_out, content, one, guided=self._is_guided(), padded=False),
                 codes,
                 torch.zeros_like(codes, dtype=torch.bool),
                 one + frames,
@@ -171,6 +171,7 @@ class SpeechSECGenerator:
             torch.full((canvas.batch,), TASKS.index(canvas.task), device=device),
             None if canvas.voices is None else canvas.voices.to(device),
             guided=self._is_guided(),
+            padded=bool((canvas.lengths < canvas.ids.shape[-1]).any()),
         )
 
     def _is_guided(self) -> bool:
