@@ -23,7 +23,7 @@ from speechloom_speechtokenizer.seanet import Decoder, Encoder, State, reach_of
 
 __all__ = ["CONTEXT_SECONDS", "WHOLE_SECONDS", "DecoderStream", "SpeechTokenizerNetwork"]
 
-WINDOW_SECONDS = 5
+WINDOW_SECONDS = 2
 """Audio that the convolutions are given at once."""
 
 WHOLE_SECONDS = 600
@@ -127,10 +127,13 @@ class DecoderStream:
         """
         latents = self._network.quantizer.decode(ids)[None]
         hidden = self._front.push(latents, last=last)
+        if hidden is None:
+            return latents.new_zeros(0)
         recurrent = self._network.decoder.recurrent
-        if recurrent is not None and hidden.shape[-1]:
+        if recurrent is not None:
             hidden, self._state = recurrent(hidden, self._state)
-        return self._back.push(hidden, last=last)[0, 0]
+        samples = self._back.push(hidden, last=last)
+        return latents.new_zeros(0) if samples is None else samples[0, 0]
 
 
 class _Lookahead:
@@ -143,13 +146,13 @@ class _Lookahead:
         self._held: Tensor | None = None
         self._given = 0
 
-    def push(self, values: Tensor, *, last: bool) -> Tensor:
-        """Results [1, C', f' x gives] that values [1, C, f] and those before make ready."""
+    def push(self, values: Tensor, *, last: bool) -> Tensor | None:
+        """Results [1, C', f' x gives] that values [1, C, f] and those before make ready, if any."""
         held = values if self._held is None else torch.cat([self._held, values], dim=-1)
         given, ready = self._given, held.shape[-1] - (0 if last else self.reach)
         if ready <= given:
             self._held = held
-            return held.new_zeros(1, held.shape[1], 0)
+            return None
         result = self._run(held)[..., given * self._gives : ready * self._gives]
         start = max(0, ready - self.reach)
         self._held, self._given = held[..., start:], ready - start
