@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from speechloom.decoding import DecodeConfig, masked_decode, open_after
+from speechloom.decoding import DecodeConfig, loop, masked_decode, open_after
 from speechloom.errors import UsageError
-from speechloom.ops.masked_decode import NoiseKeys, SampleConfig, uniforms
+from speechloom.ops.masked_decode import (
+    HeadScores,
+    NoiseKeys,
+    SampleConfig,
+    StepResult,
+    decode_step,
+    uniforms,
+)
 
 
 @dataclass
@@ -452,3 +460,93 @@ def test_the_plain_loop_without_a_mistake_passes(batch: Batch) -> None:
 )
 def test_every_known_mistake_is_caught(batch: Batch, mistake: str, verdict: str) -> None:
     assert verdict in judge(PlainLoop(mistake), batch)
+
+
+# The same mistakes, put into the library's own loop.
+
+Patch = tuple[Any, str, Any]
+
+
+def _rising_heat() -> Patch:
+    def sample_at(config: DecodeConfig, level: int, step: int) -> SampleConfig:
+        return replace(config.sample, temperature=(step + 1) / config.steps_of(level))
+
+    return DecodeConfig, "sample_at", sample_at
+
+
+def _one_pass_too_many() -> Patch:
+    plan = loop._plan_level
+
+    def wasted_first(canvas: Any, level: int, config: DecodeConfig) -> Any:
+        passes = plan(canvas, level, config)
+        return [replace(one, keep_open=one.counts) for one in passes[:1]] + passes
+
+    return loop, "_plan_level", wasted_first
+
+
+def _prompt_in_the_budget() -> Patch:
+    def counts(unknown: int, steps: int, *, schedule: str) -> tuple[int, ...]:
+        return tuple(min(unknown, n) for n in open_after(unknown + 15, steps, schedule=schedule))
+
+    return loop, "open_after", counts
+
+
+def _ranked_over_all_levels() -> Patch:
+    def step(scores: HeadScores, keys: NoiseKeys, **options: Any) -> StepResult:
+        spread = [keep // 3 for keep in options.pop("keep_open")]  # the rest falls on finer levels
+        return decode_step(scores, keys, keep_open=spread, **options)
+
+    return loop, "decode_step", step
+
+
+def _prompt_overwritten() -> Patch:
+    prepare = loop._prepare
+
+    def forgetful(*args: Any) -> Any:
+        canvas = prepare(*args)
+        frames = torch.arange(canvas.codes.shape[-1])
+        real = (frames < torch.tensor(canvas.lengths)[:, None])[:, None]
+        finer = torch.arange(canvas.codes.shape[1])[:, None] > 0
+        unknown = canvas.unknown | (real & finer)
+        counts = unknown.sum(-1).tolist()
+        return replace(canvas, unknown=unknown, counts=counts)
+
+    return loop, "_prepare", forgetful
+
+
+def _slices_for_batch_one() -> Patch:
+    plan = loop._plan_level
+
+    def first_decides(canvas: Any, level: int, config: DecodeConfig) -> Any:
+        own = [[counts[level]] for counts in canvas.counts]
+        first = [[own[0][0] if one[0] else 0] for one in own]
+        passes = plan(replace(canvas, counts=[[0] * level + one for one in first]), level, config)
+        left = {item: one[0] for item, one in enumerate(own)}
+        for one in passes:
+            one.counts[:] = [left[item] for item in one.items]
+            one.keep_open[:] = [
+                min(keep, left[item]) for item, keep in zip(one.items, one.keep_open, strict=True)
+            ]
+            left.update(zip(one.items, one.keep_open, strict=True))
+        return passes
+
+    return loop, "_plan_level", first_decides
+
+
+@pytest.mark.parametrize(
+    ("mistake", "verdict"),
+    [
+        (_rising_heat, "last pass is not greedy"),
+        (_one_pass_too_many, "number of passes"),
+        (_prompt_in_the_budget, "schedule"),
+        (_ranked_over_all_levels, "schedule"),
+        (_prompt_overwritten, "known codes changed"),
+        (_slices_for_batch_one, "depends on the batch"),
+    ],
+)
+def test_a_mistake_in_the_library_is_caught(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, mistake: Callable[[], Patch], verdict: str
+) -> None:
+    assert judge(library, batch) == set()
+    monkeypatch.setattr(*mistake())
+    assert verdict in judge(library, batch)
