@@ -76,6 +76,8 @@ def _published(layer: int, clusters: int) -> ComponentSpec:
             "sha256": None,
             "layer": layer,
             "kmeans": None,
+            "allow_pickle": False,
+            "normalize": None,
             "window_seconds": WINDOW_SECONDS,
             "context_seconds": CONTEXT_SECONDS,
         },
@@ -102,6 +104,7 @@ def spec_for(
     revision: str | None = None,
     sha256: Mapping[str, str] | None = None,
     allow_pickle: bool = False,
+    normalize: bool | None = None,
     window_seconds: float | None = WINDOW_SECONDS,
     context_seconds: float = CONTEXT_SECONDS,
     weights_license: str | None = None,
@@ -119,6 +122,8 @@ def spec_for(
         revision: branch, tag or commit of a hub id.
         sha256: promised hash by file name, of checkpoint and k-means files.
         allow_pickle: whether `kmeans` may be a scikit-learn pickle; no code in it is run.
+        normalize: whether recordings are brought to mean 0 and variance 1 first; None does what
+            the checkpoint says.
         window_seconds: longer recordings are encoded in windows that keep at most so much, which
             is an approximation (see `SpeechEncoder`); None never cuts.
         context_seconds: what a window hears beside what it keeps, on either side.
@@ -142,17 +147,24 @@ def spec_for(
             frame_rate=_local_frame_rate(Path(checkpoint)) or units.frame_rate,
         ),
         {
-            "checkpoint": os.fspath(checkpoint),
+            "checkpoint": _lasting(checkpoint),
             "revision": revision,
             "sha256": None if sha256 is None else dict(sha256),
             "layer": layer,
-            "kmeans": os.fspath(kmeans),
+            "kmeans": _lasting(kmeans),
             "allow_pickle": allow_pickle,
+            "normalize": normalize,
             "window_seconds": window_seconds,
             "context_seconds": context_seconds,
         },
         weights_license,
     )
+
+
+def _lasting(location: str | os.PathLike[str]) -> str:
+    """A local path that holds from any working directory; a hub id as it is."""
+    path = Path(location).expanduser()
+    return str(path.resolve()) if path.exists() else os.fspath(location)
 
 
 def _slug(checkpoint: str | os.PathLike[str]) -> str:

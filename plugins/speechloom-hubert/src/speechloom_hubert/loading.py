@@ -52,9 +52,9 @@ def load_encoder(
         sha256: promised hash by file name.
         layers: load only the first so many; None loads all.
         name: of the features; the last part of `checkpoint` without.
-        normalize: see `SpeechEncoder`; None does what ``preprocessor_config.json`` says, and
-            without that file what the published models do: those with layer-normed convolutions
-            normalise.
+        normalize: see `SpeechEncoder`; None does what ``preprocessor_config.json`` says, and in
+            a folder without that file what the published models do: those with layer-normed
+            convolutions normalise.
         window_seconds: see `SpeechEncoder`.
         context_seconds: see `SpeechEncoder`.
         device: where it runs.
@@ -77,7 +77,7 @@ def load_encoder(
     network = _network(config, kept)
     tensors = _tensors(read_tensors(weights_path), architecture.family, kept)
     load_exactly(network, tensors, weights_path)
-    says = _preprocessor(Path(checkpoint), find)
+    says = _preprocessor(Path(checkpoint), find) if normalize is None else {}
     if says.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise WeightsError(
             f"{checkpoint} works at {says['sampling_rate']} Hz, but speechloom-hubert reads models "

@@ -81,14 +81,13 @@ class HubertUnits:
         """
         options = spec.options
         path = _kmeans_path(spec)
-        units = read_kmeans(
-            path, allow_pickle=options.get("allow_pickle", False), sha256=options["sha256"]
-        )
+        units = read_kmeans(path, allow_pickle=options["allow_pickle"], sha256=options["sha256"])
         encoder = load_encoder(
             options["checkpoint"],
             revision=options["revision"],
             sha256=options["sha256"],
             layers=options["layer"],
+            normalize=options["normalize"],
             window_seconds=options["window_seconds"],
             context_seconds=options["context_seconds"],
             device=device,
@@ -110,9 +109,9 @@ class HubertUnits:
     @classmethod
     def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
         """The files whose hash the spec promises; nothing is loaded."""
-        options, pins = spec.options, dict(spec.options.get("sha256") or {})
+        options, pins = spec.options, dict(spec.options["sha256"] or {})
         files = {}
-        kmeans = options.get("kmeans")
+        kmeans = options["kmeans"]
         if kmeans is not None and Path(kmeans).name in pins:
             path = Path(kmeans)
             files[path.name] = WeightFile(path, pins.pop(path.name))
