@@ -1,4 +1,4 @@
-"""``speechloom plugins``: list, info, check, doctor, new. None of them imports torch."""
+"""``speechloom plugins``: list, info, table, check, doctor, new. None of them imports torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from speechloom.checking import CheckRow, check_component
+from speechloom.compatibility import compatibility_table, specs_in_folder
 from speechloom.doctor import Level, examine
 from speechloom.errors import PluginNotFound, UsageError
 from speechloom.hooks import HookRecord, Hooks, default_hooks
@@ -82,6 +83,23 @@ def info(
             if value not in (None, "", [], {}):
                 typer.echo(f"{name.replace('_', ' '):>16}  {_readable(value)}")
         typer.echo("")
+
+
+@app.command()
+def table(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Plugins' source folders, instead of what is installed."),
+    ] = None,
+) -> None:
+    """Print, as Markdown, which tokenizer, codec and generator go together for which task."""
+    if folder is not None:
+        typer.echo(compatibility_table(specs_in_folder(folder)), nl=False)
+        return
+    # What a component could do does not depend on whether its backend is installed here.
+    records = [r for r in default_registry().records() if r.status is not Status.disabled]
+    specs = {kind: [r.spec for r in records if r.kind == kind and r.spec] for kind in KINDS}
+    typer.echo(compatibility_table(specs), nl=False)
 
 
 @app.command()

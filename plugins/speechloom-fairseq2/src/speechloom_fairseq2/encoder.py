@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from fairseq2 import init_fairseq2
 from fairseq2.assets import (
     AssetDownloadError,
     AssetNotFoundError,
@@ -16,7 +15,6 @@ from fairseq2.assets import (
     get_asset_store,
 )
 from fairseq2.data.audio import WaveformToFbankConverter
-from fairseq2.error import InvalidOperationError
 from fairseq2.models.w2vbert import W2VBertConfig, convert_w2vbert_state_dict, get_w2vbert_model_hub
 from fairseq2.models.wav2vec2 import (
     Wav2Vec2Config,
@@ -135,7 +133,6 @@ def load_encoder(options: Mapping[str, Any]) -> tuple[SpeechEncoder, Path]:
 
 def _config(options: Mapping[str, Any]) -> Wav2Vec2Config | W2VBertConfig:
     """Sizes of a card or an architecture, with the spec's own changes."""
-    _initialised()
     hub: Any = get_w2vbert_model_hub() if _is_bert(options) else get_wav2vec2_model_hub()
     card = _card(options["checkpoint"])
     if card is None and options["arch"] not in hub.get_archs():
@@ -188,7 +185,6 @@ def file_of(location: str, options: Mapping[str, Any]) -> Path:
             location, [_WEIGHTS], revision=options["revision"], sha256=options["sha256"]
         )
         return next(iter(found.values()))
-    _initialised()
     try:
         path = get_asset_download_manager().download_model(uri)
     except (AssetDownloadError, OSError) as error:
@@ -203,7 +199,6 @@ def _card(location: str) -> Any:
     """The asset card that a location names; None where it names something else."""
     if not location.startswith("card:"):
         return None
-    _initialised()
     try:
         return get_asset_store().retrieve_card(location.removeprefix("card:"))
     except AssetNotFoundError as error:
@@ -216,14 +211,6 @@ def _card(location: str) -> Any:
 def _card_uri(location: str) -> Any:
     card = _card(location)
     return None if card is None else card.field("checkpoint").as_uri()
-
-
-def _initialised() -> None:
-    """fairseq2 is set up once in a process, by us or by somebody before us."""
-    try:
-        init_fairseq2()
-    except InvalidOperationError:
-        return
 
 
 def tiny_encoder(family: str, *, seed: int) -> SpeechEncoder:
