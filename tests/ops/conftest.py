@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -8,6 +9,34 @@ import torch
 from speechloom.ops.masked_decode import NoiseKeys
 
 MakeKeys = Callable[..., NoiseKeys]
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        "reference",
+        pytest.param(
+            "cpu",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("numba") is None, reason="numba is not installed"
+            ),
+        ),
+    ],
+)
+def impl(request: pytest.FixtureRequest) -> str:
+    """Every implementation that runs on a CPU by itself; Triton has a process of its own."""
+    return str(request.param)
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """New memory holds NaN, or the largest integer, until it is written."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(before)
 
 
 @pytest.fixture

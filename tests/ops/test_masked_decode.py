@@ -41,6 +41,7 @@ def step(
     keys: NoiseKeys,
     config: SampleConfig = GREEDY,
     *,
+    impl: str,
     counts: Sequence[int] = (),
     keep_open: Sequence[int] = (),
     choice_temperature: float = 0.0,
@@ -54,73 +55,80 @@ def step(
         keep_open=keep_open or (0,) * len(counts),
         config=config,
         choice_temperature=choice_temperature,
+        impl=impl,
     )
 
 
 # Known answers.
 
 
-def test_greedy_takes_the_best_and_the_lowest_of_equals(make_keys: MakeKeys) -> None:
-    result = step(logits_of([0.1, 0.6, 0.3], [0.4, 0.2, 0.4]), make_keys(2))
+def test_greedy_takes_the_best_and_the_lowest_of_equals(impl: str, make_keys: MakeKeys) -> None:
+    result = step(logits_of([0.1, 0.6, 0.3], [0.4, 0.2, 0.4]), make_keys(2), impl=impl)
     assert result.tokens.tolist() == [1, 0]
     assert result.confidence.exp().tolist() == pytest.approx([0.6, 0.4])
     assert result.closes.tolist() == [True, True]
 
 
-def test_draw_inverts_the_cumulative_distribution(make_keys: MakeKeys) -> None:
+def test_draw_inverts_the_cumulative_distribution(impl: str, make_keys: MakeKeys) -> None:
     keys = make_keys(50)
-    result = step(logits_of([0.25, 0.25, 0.5]).expand(50, 3), keys, SampleConfig())
+    result = step(logits_of([0.25, 0.25, 0.5]).expand(50, 3), keys, SampleConfig(), impl=impl)
     u = uniforms(keys)[0]
     assert torch.equal(result.tokens, (u >= 0.25).long() + (u >= 0.5).long())
 
 
-def test_confidence_ignores_temperature_and_filters(make_keys: MakeKeys) -> None:
+def test_confidence_ignores_temperature_and_filters(impl: str, make_keys: MakeKeys) -> None:
     config = SampleConfig(temperature=0.2, top_k=1)
-    result = step(logits_of([0.5, 0.3, 0.2]), make_keys(1), config)
+    result = step(logits_of([0.5, 0.3, 0.2]), make_keys(1), config, impl=impl)
     assert result.confidence.exp().tolist() == pytest.approx([0.5])
 
 
-def test_choice_noise_is_gumbel_of_the_second_uniform(make_keys: MakeKeys) -> None:
+def test_choice_noise_is_gumbel_of_the_second_uniform(impl: str, make_keys: MakeKeys) -> None:
     keys = make_keys(4)
-    plain = step(random_logits(4, 9), keys).confidence
-    noisy = step(random_logits(4, 9), keys, choice_temperature=0.7).confidence
+    plain = step(random_logits(4, 9), keys, impl=impl).confidence
+    noisy = step(random_logits(4, 9), keys, choice_temperature=0.7, impl=impl).confidence
     gumbel = torch.tensor([-math.log(-math.log(float(u))) for u in uniforms(keys)[1]])
     torch.testing.assert_close(noisy - plain, 0.7 * gumbel, rtol=1e-5, atol=1e-5)
 
 
-def test_guidance_moves_away_from_the_unconditional(make_keys: MakeKeys) -> None:
+def test_guidance_moves_away_from_the_unconditional(impl: str, make_keys: MakeKeys) -> None:
     cond, free = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
     config = SampleConfig(temperature=0.0, guidance=3.0)  # [0, 4] + 3 [1, -2] = [3, -2]
-    result = step(cond, make_keys(1), config, unconditional=free)
+    result = step(cond, make_keys(1), config, unconditional=free, impl=impl)
     assert result.tokens.tolist() == [0]
     assert result.confidence.tolist() == pytest.approx([-math.log1p(math.exp(-5))])
 
 
-def test_ranking_is_per_item_and_equal_rows_close_in_order(make_keys: MakeKeys) -> None:
+def test_ranking_is_per_item_and_equal_rows_close_in_order(impl: str, make_keys: MakeKeys) -> None:
     best = [0.9, 0.5, 0.7, 0.6, 0.6, 0.6]
     logits = logits_of(*([p, 1 - p] for p in best))
-    result = step(logits, make_keys(6), counts=(3, 0, 3), keep_open=(1, 0, 2))
+    result = step(logits, make_keys(6), counts=(3, 0, 3), keep_open=(1, 0, 2), impl=impl)
     assert result.closes.tolist() == [True, False, True, True, False, False]
 
 
-def test_head_scores_equal_their_logits(make_keys: MakeKeys) -> None:
+def test_head_scores_equal_their_logits(impl: str, make_keys: MakeKeys) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, free = torch.randn(2, 5, 8, generator=generator)
     weight, bias = torch.randn(7, 8, generator=generator), torch.randn(7, generator=generator)
     config = SampleConfig(guidance=2.0)
     heads = HeadScores(hidden=hidden, weight=weight, bias=bias, unconditional=free)
-    got = decode_step(heads, make_keys(5), counts=(2, 3), keep_open=(1, 1), config=config)
+    got = decode_step(
+        heads, make_keys(5), counts=(2, 3), keep_open=(1, 1), config=config, impl=impl
+    )
     logits, free = hidden @ weight.T + bias, free @ weight.T + bias
-    want = step(logits, make_keys(5), config, unconditional=free, counts=(2, 3), keep_open=(1, 1))
+    want = step(
+        logits, make_keys(5), config, unconditional=free, counts=(2, 3), keep_open=(1, 1), impl=impl
+    )
     assert torch.equal(got.tokens, want.tokens)
     assert torch.equal(got.closes, want.closes)
     torch.testing.assert_close(got.confidence, want.confidence)
 
 
-def test_repetition_penalty_divides_and_multiplies(make_keys: MakeKeys) -> None:
+def test_repetition_penalty_divides_and_multiplies(impl: str, make_keys: MakeKeys) -> None:
     logits = torch.tensor([[2.0, 1.9, -1.0], [-1.0, -1.5, -9.0]])
     history = torch.tensor([[0, -1], [0, 0]])
-    got = sample_rows(logits, make_keys(2), config=GREEDY, history=history, repetition_penalty=2.0)
+    got = sample_rows(
+        logits, make_keys(2), config=GREEDY, history=history, repetition_penalty=2.0, impl=impl
+    )
     assert got.tolist() == [1, 1]
 
 
@@ -137,7 +145,13 @@ def test_repetition_penalty_divides_and_multiplies(make_keys: MakeKeys) -> None:
     data=st.data(),
 )
 def test_draw_stays_inside_the_filters(
-    seed: int, size: int, top_k: int, top_p: float, temperature: float, data: st.DataObject
+    impl: str,
+    seed: int,
+    size: int,
+    top_k: int,
+    top_p: float,
+    temperature: float,
+    data: st.DataObject,
 ) -> None:
     forbidden = data.draw(st.sets(st.integers(0, size - 1), max_size=size - 1))
     logits = random_logits(33, size, seed=seed % 1000)
@@ -146,7 +160,7 @@ def test_draw_stays_inside_the_filters(
     )
     rows = torch.arange(33)
     keys = NoiseKeys(seed=torch.full_like(rows, seed), item=rows, position=rows)
-    tokens = step(logits, keys, config).tokens
+    tokens = step(logits, keys, config, impl=impl).tokens
     assert not forbidden & set(tokens.tolist())
     for row, token in zip(logits.double(), tokens.tolist(), strict=True):
         assert token in allowed_ids(row, config)
@@ -175,7 +189,9 @@ def allowed_ids(row: Tensor, config: SampleConfig) -> set[int]:
     seed=st.integers(0, 99),
     data=st.data(),
 )
-def test_batch_equals_items_alone(counts: list[int], seed: int, data: st.DataObject) -> None:
+def test_batch_equals_items_alone(
+    impl: str, counts: list[int], seed: int, data: st.DataObject
+) -> None:
     keep = [data.draw(st.integers(0, count)) for count in counts]
     rows, config = sum(counts), SampleConfig(top_k=5, temperature=0.8)
     item = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
@@ -193,6 +209,7 @@ def test_batch_equals_items_alone(counts: list[int], seed: int, data: st.DataObj
             keep_open=keep,
             config=config,
             choice_temperature=1.0,
+            impl=impl,
         )
 
     together, start = run(slice(0, rows), counts, keep), 0
@@ -206,8 +223,8 @@ def test_batch_equals_items_alone(counts: list[int], seed: int, data: st.DataObj
         start += count
 
 
-def test_the_least_confident_stay_open(make_keys: MakeKeys) -> None:
-    result = step(random_logits(40, 11), make_keys(40), keep_open=(13,))
+def test_the_least_confident_stay_open(impl: str, make_keys: MakeKeys) -> None:
+    result = step(random_logits(40, 11), make_keys(40), keep_open=(13,), impl=impl)
     stays = result.confidence[~result.closes]
     assert len(stays) == 13
     assert float(stays.max()) <= float(result.confidence[result.closes].min())
@@ -215,38 +232,38 @@ def test_the_least_confident_stay_open(make_keys: MakeKeys) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_low_precision_scores_are_added_up_in_float32(
-    make_keys: MakeKeys, dtype: torch.dtype
+    impl: str, make_keys: MakeKeys, dtype: torch.dtype
 ) -> None:
     logits = random_logits(64, 100).to(dtype)
-    got = step(logits, make_keys(64), SampleConfig())
-    want = step(logits.float(), make_keys(64), SampleConfig())
+    got = step(logits, make_keys(64), SampleConfig(), impl=impl)
+    want = step(logits.float(), make_keys(64), SampleConfig(), impl=impl)
     assert got.confidence.dtype == torch.float32
     assert torch.equal(got.tokens, want.tokens)
     assert torch.equal(got.confidence, want.confidence)
 
 
-def test_autocast_does_not_lower_the_precision_of_the_head(make_keys: MakeKeys) -> None:
+def test_autocast_does_not_lower_the_precision_of_the_head(impl: str, make_keys: MakeKeys) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(9, 32, generator=generator) for _ in range(2))
     options = {"counts": (9,), "keep_open": (0,), "config": SampleConfig()}
     scores = HeadScores(hidden=hidden, weight=weight)
-    want = decode_step(scores, make_keys(9), **options)  # type: ignore[arg-type]
+    want = decode_step(scores, make_keys(9), **options, impl=impl)  # type: ignore[arg-type]
     with torch.autocast("cpu", torch.bfloat16):
-        got = decode_step(scores, make_keys(9), **options)  # type: ignore[arg-type]
+        got = decode_step(scores, make_keys(9), **options, impl=impl)  # type: ignore[arg-type]
     assert torch.equal(got.confidence, want.confidence)
 
 
 @pytest.mark.parametrize("size", [2, 7, 1000, 1024])
-def test_one_hot_scores_are_drawn_exactly(make_keys: MakeKeys, size: int) -> None:
+def test_one_hot_scores_are_drawn_exactly(impl: str, make_keys: MakeKeys, size: int) -> None:
     target = torch.arange(257) * 31 % size
     logits = torch.full((257, size), float("-inf")).scatter(1, target[:, None], 5.0)
-    result = step(logits, make_keys(257), SampleConfig(temperature=2.0))
+    result = step(logits, make_keys(257), SampleConfig(temperature=2.0), impl=impl)
     assert torch.equal(result.tokens, target)
     assert torch.equal(result.confidence, torch.zeros(257))
 
 
-def test_no_rows_give_empty_results(make_keys: MakeKeys) -> None:
-    result = step(torch.empty(0, 5), make_keys(0), counts=(0, 0))
+def test_no_rows_give_empty_results(impl: str, make_keys: MakeKeys) -> None:
+    result = step(torch.empty(0, 5), make_keys(0), counts=(0, 0), impl=impl)
     assert result.tokens.shape == result.closes.shape == (0,)
 
 
@@ -272,7 +289,7 @@ def chi_square(tokens: Tensor, probabilities: Tensor) -> float:
     ],
 )
 def test_frequencies_match_the_distribution(
-    make_keys: MakeKeys, config: SampleConfig, keeps: int
+    impl: str, make_keys: MakeKeys, config: SampleConfig, keeps: int
 ) -> None:
     row = 0.5 * random_logits(1, 20, seed=4)[0]
     ids = sorted(allowed_ids(row.double(), config))
@@ -280,25 +297,30 @@ def test_frequencies_match_the_distribution(
     wanted = torch.zeros(20, dtype=torch.float64)
     wanted[ids] = (row[ids].double() / config.temperature).softmax(-1)
     rows = 200_000
-    tokens = sample_rows(row.expand(rows, 20), make_keys(rows), config=config)
+    tokens = sample_rows(row.expand(rows, 20), make_keys(rows), config=config, impl=impl)
     assert chi_square(tokens, wanted) < 60  # 19 degrees, p = 4e-6
 
 
-def test_the_frequency_test_can_fail(make_keys: MakeKeys) -> None:
+def test_the_frequency_test_can_fail(impl: str, make_keys: MakeKeys) -> None:
     row = 0.5 * random_logits(1, 20, seed=4)[0]
     config = SampleConfig(temperature=0.97)
-    tokens = sample_rows(row.expand(200_000, 20), make_keys(200_000), config=config)
+    tokens = sample_rows(row.expand(200_000, 20), make_keys(200_000), config=config, impl=impl)
     assert chi_square(tokens, row.double().softmax(-1)) > 60
 
 
-def test_choice_noise_picks_rows_in_proportion(make_keys: MakeKeys) -> None:
+def test_choice_noise_picks_rows_in_proportion(impl: str, make_keys: MakeKeys) -> None:
     """Gumbel noise at temperature 1: the first to close is a draw from the confidences."""
     best = torch.tensor([0.5, 0.6, 0.8, 0.95])
     items = 20_000
     logits = torch.stack((best, 1 - best), -1).log().repeat(items, 1)
     counts, keep = (4,) * items, (3,) * items
     result = step(
-        logits, make_keys(4 * items), counts=counts, keep_open=keep, choice_temperature=1.0
+        logits,
+        make_keys(4 * items),
+        counts=counts,
+        keep_open=keep,
+        choice_temperature=1.0,
+        impl=impl,
     )
     first = result.closes.view(items, 4).long().argmax(-1)
     assert chi_square(first, (best / best.sum()).double()) < 25  # 3 degrees, p = 1.5e-5

@@ -24,7 +24,7 @@ BLOCK = 64
 PROBES = 6
 """Probes of a threshold between two looks at the scores that are left."""
 HALVINGS = 24
-"""Probes after which the bisection halves ranks instead of scores, which ends for sure."""
+"""Probes after which the search halves the interval of ranks, not of scores: it ends for sure."""
 
 _FLOAT, _INT, _WORD = np.float32, np.int32, np.uint64
 _NEVER, _LARGEST = _FLOAT(-np.inf), np.finfo(np.float32).max
@@ -162,33 +162,44 @@ def _neighbours(ranks, low, high):
 
 
 @_exactly
-def _middle(low, high, probe):
-    """A rank between two: of the middle of their scores first, later the middle of the ranks."""
-    if probe < HALVINGS:
-        middle = _rank(_FLOAT(0.5) * _score(low) + _FLOAT(0.5) * _score(high))
-        if low < middle < high:
-            return middle
+def _between(low, high, lean):
+    """A rank between two, at the score that lies the part `lean` of the way; else the middle."""
+    bottom = np.float64(_score(low))
+    rank = _rank(_FLOAT(bottom + lean * (np.float64(_score(high)) - bottom)))
+    if low < rank < high:
+        return rank
     return _INT((np.int64(low) + np.int64(high)) >> 1)
 
 
 @_exactly
-def _threshold(ranks, weights, low, best, goal, by_mass):
+def _lean(probe, goal, more, less):
+    """Where to probe next: by turns where a straight line would have the goal, and half way."""
+    if probe >= HALVINGS:
+        return -1.0
+    return 0.5 if probe % 2 else (more - goal) / (more - less)
+
+
+@_exactly
+def _threshold(ranks, weights, low, best, share, goal, by_mass):
     """The highest rank from `low` on such that the ids from it on have a share of `goal`.
 
-    A share is a number of ids, or a mass of weights. The ids from `low` on have it. Any rank that
-    divides the ids in the same way may be returned. Bisection; every few probes the interval
-    shrinks to the ranks that exist in it, so that ties and outliers cannot stall it.
+    A share is a number of ids, or a mass of weights; the ids from `low` on have `share` > `goal`.
+    Any rank that divides the ids in the same way may be returned. A search of the interval from
+    `low` up to and without `high`; every few probes it shrinks to the ranks that exist in it, so
+    that ties and outliers cannot stall it.
     """
-    high, probe = _INT(best + _INT(1)), 0
+    high, more, less, probe = _INT(best + _INT(1)), np.float64(share), 0.0, 0
     while np.int64(high) - np.int64(low) > 1:
-        middle = _middle(low, high, probe)
-        share = _mass_from(ranks, weights, middle) if by_mass else _count_from(ranks, middle)
+        rank = _between(low, high, _lean(probe, goal, more, less))
+        share = np.float64(
+            _mass_from(ranks, weights, rank) if by_mass else _count_from(ranks, rank)
+        )
         if share == goal:
-            return middle
+            return rank
         if share > goal:
-            low = middle
+            low, more = rank, share
         else:
-            high = middle
+            high, less = rank, share
         probe += 1
         if probe % PROBES == 0:
             low, below = _neighbours(ranks, low, high)
@@ -217,17 +228,25 @@ def _exp(x):
     return series * scale if x >= _UNDERFLOW else _FLOAT(0)
 
 
+@_fused
+def _weigh(scores, ranks, floor, best, rate, weights):
+    """Fill the weights of a row; ids below `floor` weigh nothing."""
+    for i in range(scores.size):
+        weight = _exp((scores[i] - best) * rate)
+        weights[i] = weight if ranks[i] >= floor else _FLOAT(0)
+
+
 @_summed
-def _weigh(scores, ranks, floor, best, rate, weights, sums):
-    """Fill the weights of a row, and their sums by blocks; ids below `floor` weigh nothing."""
+def _add_up(weights, sums):
+    """Fill the sums of a row's weights by blocks; return the sum of all."""
+    total = 0.0
     for block in range(sums.size):
         start, mass = block * BLOCK, _FLOAT(0)
         for i in range(start, start + BLOCK):
-            weight = _exp((scores[i] - best) * rate)
-            weight = weight if ranks[i] >= floor else _FLOAT(0)
-            weights[i] = weight
-            mass += weight
+            mass += weights[i]
         sums[block] = mass
+        total += mass
+    return total
 
 
 @_summed
@@ -243,16 +262,13 @@ def _partition(scores, best):
 
 
 @_exactly
-def _invert(weights, sums, uniform):
-    """The first id whose running sum of weights exceeds the uniform share of the total.
+def _invert(weights, sums, goal):
+    """The first id whose running sum of weights exceeds the goal.
 
     Sums made in two orders may differ by rounding: where none exceeds it in its block, the last
     id of the block with a weight.
     """
-    total = 0.0
-    for block in range(sums.size):
-        total += sums[block]
-    goal, before, block = uniform * total, 0.0, 0
+    before, block = 0.0, 0
     while block < sums.size - 1 and before + sums[block] <= goal:
         before += sums[block]
         block += 1
@@ -263,7 +279,7 @@ def _invert(weights, sums, uniform):
             before += weights[i]
             if before > goal:
                 break
-    return token, total
+    return token
 
 
 # Rows.
@@ -295,14 +311,16 @@ def draw_row(scores, uniform, temperature, top_k, top_p, scratch):
     if temperature == 0.0:
         return _first_at(ranks, high), best, 0.0
     rate, floor = min(_FLOAT(1.0 / temperature), _LARGEST), finite
-    if 0 < top_k < width and top_k < _count_from(ranks, floor):
-        floor = _threshold(ranks, weights, floor, high, top_k, False)
-    _weigh(scores, ranks, floor, best, rate, weights, sums)
+    count = _count_from(ranks, floor)
+    if 0 < top_k < count:
+        floor = _threshold(ranks, weights, floor, high, count, top_k, False)
+    _weigh(scores, ranks, floor, best, rate, weights)
     if top_p < 1.0:
-        goal = top_p * _mass_from(ranks, weights, floor)
-        floor = _threshold(ranks, weights, floor, high, goal, True)
-        _weigh(scores, ranks, floor, best, rate, weights, sums)
-    token, total = _invert(weights, sums, uniform)
+        mass = _mass_from(ranks, weights, floor)
+        floor = _threshold(ranks, weights, floor, high, mass, top_p * mass, True)
+        _weigh(scores, ranks, floor, best, rate, weights)
+    total = _add_up(weights, sums)
+    token = _invert(weights, sums, uniform * total)
     is_whole = temperature == 1.0 and floor == finite
     return token, best, total if is_whole else 0.0
 
@@ -426,7 +444,7 @@ def _close_item(ranks, closing, closes):
         low, high = min(low, rank), max(high, rank)
     floor = low
     if 0 < closing < ranks.size:
-        floor = _threshold(ranks, ranks.view(_FLOAT), low, high, closing, False)
+        floor = _threshold(ranks, ranks.view(_FLOAT), low, high, ranks.size, closing, False)
     above = _count_from(ranks, _INT(floor + _INT(1))) if closing else 0
     missing = closing - above
     for i in range(ranks.size):
