@@ -38,8 +38,8 @@ def test_it_is_listed_with_the_install_hint() -> None:
     registry = _registry()
     (record,) = registry.records("tokenizer")
     assert record.status is Status.missing_dependency
-    assert record.reason is not None
-    assert "fairseq2<0.9,>=0.8 (not installed)" in record.reason
+    assert record.error is not None
+    assert "fairseq2<0.9,>=0.8 (not installed)" in record.error
     with pytest.raises(PluginError, match=r"pip install 'speechloom-fairseq2\[fairseq2\]'"):
         registry.load("tokenizer", _spec.XLSR2_1B.id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Literal
 
 from speechloom.spec import ComponentSpec, TokenizerFacts
@@ -11,7 +12,7 @@ from speechloom.spec import ComponentSpec, TokenizerFacts
 __all__ = ["XLSR2_1B", "spec_for"]
 
 SAMPLE_RATE = 16_000
-FRAME_RATE = 50
+FRAME_RATE = Fraction(50)
 MAX_SECONDS = 80.0
 """The relative positions of w2v-BERT end at 4096 frames, and attention costs the square of them."""
 

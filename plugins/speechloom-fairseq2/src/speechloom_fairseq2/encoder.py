@@ -99,7 +99,8 @@ def _mel(samples: Tensor, config: Wav2Vec2EncoderConfig) -> Tensor:
         dtype=torch.float32,
     )
     made = convert({"waveform": samples.cpu()[:, None], "sample_rate": 16_000})
-    return made["fbank"].to(samples.device)
+    banks: Tensor = made["fbank"]
+    return banks.to(samples.device)
 
 
 def load_encoder(options: Mapping[str, Any]) -> tuple[SpeechEncoder, Path]:

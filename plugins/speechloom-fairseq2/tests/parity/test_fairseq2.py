@@ -39,9 +39,11 @@ pytestmark = [
 RATE = 16_000
 LENGTHS = {"1 sample": 1, "1 frame": 320, "1 frame + 1": 321, "3.7 s": 59_200, "31 s": 496_000}
 TINY = {"model_dim": 32, "num_encoder_layers": 3, "num_encoder_attn_heads": 2, "ffn_inner_dim": 64}
+CONVS = [(32, 10, 5)] + [(32, 3, 2)] * 4 + [(32, 2, 2)] * 2
+TINY_WAV2VEC = {**TINY, "feature_dim": 32, "feature_extractor_layer_descs": CONVS}
 FAMILIES = {
-    "wav2vec 2.0 base": ("wav2vec2", "base", TINY, False),
-    "wav2vec 2.0 large_lv60k": ("wav2vec2", "large_lv60k", TINY, True),
+    "wav2vec 2.0 base": ("wav2vec2", "base", TINY_WAV2VEC, False),
+    "wav2vec 2.0 large_lv60k": ("wav2vec2", "large_lv60k", TINY_WAV2VEC, True),
     "w2v-BERT 600m": ("w2vbert", "600m", {**TINY, "depthwise_conv_kernel_size": 5}, False),
 }
 SIZE, LAYER = 20, 2
@@ -169,13 +171,13 @@ def _fitted(model: Any, family: str, normalize: bool) -> KMeans:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    _made("wav2vec2", "base", TINY, tmp_path)
+    _made("wav2vec2", "base", TINY_WAV2VEC, tmp_path)
     np.save(tmp_path / "k.npy", np.eye(SIZE, 32, dtype=np.float32))
     return tmp_path
 
 
 def _loaded(folder: Path, **changes: Any) -> Fairseq2Tokenizer:
-    spec = _spec_of(folder, "wav2vec2", "base", TINY, False)
+    spec = _spec_of(folder, "wav2vec2", "base", TINY_WAV2VEC, False)
     options = {**spec.options, **changes}
     return Fairseq2Tokenizer.from_pretrained(spec.model_copy(update={"options": options}))
 
@@ -196,7 +198,7 @@ def test_cards_bring_their_sizes_and_their_file(
     metadata = {
         "model_family": "wav2vec2",
         "model_arch": "base",
-        "model_config": {"encoder_config": TINY},
+        "model_config": {"encoder_config": TINY_WAV2VEC},
         "checkpoint": str(folder / "model.pt"),
     }
     card = AssetCard("tiny", metadata)
@@ -214,7 +216,9 @@ def test_wrong_input_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]
     refused("has no asset card 'nothing'", checkpoint="card:nothing")
     refused("knows no wav2vec2 architecture 'huge'", arch="huge")
     refused("layer 9 was asked for", layer=9)
-    refused(r"does not fit SpeechEncoder.* instead of", config={**TINY, "ffn_inner_dim": 32})
+    refused(
+        r"does not fit SpeechEncoder.* instead of", config={**TINY_WAV2VEC, "ffn_inner_dim": 32}
+    )
     np.save(folder / "wide.npy", np.zeros((SIZE, 7), np.float32))
     refused("finite centroids of 32 values", kmeans=str(folder / "wide.npy"))
     torch.save({"decoder.model.0.conv.conv.weight": torch.zeros(2)}, folder / "model.pt")

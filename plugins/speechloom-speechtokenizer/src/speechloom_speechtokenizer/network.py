@@ -64,7 +64,7 @@ class SpeechTokenizerNetwork(nn.Module):
     def encode(self, samples: Tensor) -> Tensor:
         """Codes int64 [K, ceil(T / hop)] of mono samples float32 [T]."""
         latents = self.latents(samples)
-        blocks = latents.split(QUANTIZED_FRAMES, dim=-1)
+        blocks = torch.split(latents, QUANTIZED_FRAMES, dim=-1)
         return torch.cat([self.quantizer.encode(block) for block in blocks], dim=-1)
 
     @torch.inference_mode()
@@ -91,7 +91,7 @@ class SpeechTokenizerNetwork(nn.Module):
     def decode(self, ids: Tensor) -> Tensor:
         """Samples float32 [F x hop] of codes int64 [k, F], the first k levels."""
         stream = DecoderStream(self)
-        pieces = ids.split(int(WINDOW_SECONDS * self.config.frame_rate), dim=-1)
+        pieces = torch.split(ids, int(WINDOW_SECONDS * self.config.frame_rate), dim=-1)
         parts = [stream.push(piece, last=piece is pieces[-1]) for piece in pieces]
         return torch.cat(parts)
 

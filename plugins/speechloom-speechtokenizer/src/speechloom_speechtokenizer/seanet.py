@@ -190,18 +190,22 @@ class _Network(nn.Module):
     @property
     def front(self) -> nn.Sequential:
         """The convolutional part before the LSTM."""
-        return self.model[: self._front_size]
+        return nn.Sequential(*self._layers[: self._front_size])
 
     @property
     def recurrent(self) -> Recurrent | None:
         """The LSTM, where there is one."""
-        middle = self.model[self._front_size : len(self.model) - self._back_size]
-        return cast("Recurrent", middle[0]) if len(middle) else None
+        middle = self._layers[self._front_size : len(self.model) - self._back_size]
+        return cast("Recurrent", middle[0]) if middle else None
 
     @property
     def back(self) -> nn.Sequential:
         """The convolutional part after the LSTM."""
-        return self.model[len(self.model) - self._back_size :]
+        return nn.Sequential(*self._layers[len(self.model) - self._back_size :])
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        return list(self.model)
 
 
 class Encoder(_Network):

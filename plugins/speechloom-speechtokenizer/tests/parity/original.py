@@ -62,7 +62,7 @@ def _liven(model: SpeechTokenizer) -> None:
 @torch.no_grad()
 def _fill_codebooks(model: SpeechTokenizer) -> None:
     """Codebooks as k-means would begin: residuals of something spoken, a little moved."""
-    spoken = torch.from_numpy(made_audio(32 * 16_000, 16_000, 1, 5).samples)[None]
+    spoken = torch.from_numpy(made_audio(21 * 16_000, 16_000, 1, 5).samples)[None]
     spoken = spoken + 0.05 * torch.randn(spoken.shape)
     residual: Tensor = model.encoder(spoken)[0].t()
     for layer in model.quantizer.vq.layers:

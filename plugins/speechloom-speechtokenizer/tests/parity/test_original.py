@@ -27,12 +27,13 @@ pytestmark = [
 ]
 RATE = 16_000
 LENGTHS = {"1 sample": 1, "1 frame": 320, "1 frame + 1": 321, "3.7 s": 59_200, "31 s": 496_000}
+SHORT = [name for name in LENGTHS if name != "31 s"]
 CASES = [
-    *((PUBLISHED, name) for name in list(LENGTHS)[:4]),
     *((NARROW, name) for name in LENGTHS),
-    *(({**NARROW, "activation": "Snake"}, name) for name in LENGTHS),
-    *(({**NARROW, "bidirectional": False, "strides": [5, 4, 2]}, name) for name in LENGTHS),
-    *(({**NARROW, "lstm_layers": 0, "bidirectional": False}, name) for name in LENGTHS),
+    *((PUBLISHED, name) for name in SHORT),
+    *(({**NARROW, "activation": "Snake"}, name) for name in SHORT),
+    *(({**NARROW, "bidirectional": False, "strides": [5, 4, 2]}, name) for name in SHORT),
+    *(({**NARROW, "lstm_layers": 0, "bidirectional": False}, name) for name in SHORT),
 ]
 
 
