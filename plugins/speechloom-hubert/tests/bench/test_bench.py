@@ -132,7 +132,7 @@ def test_beside_transformers(
     )
     with capsys.disabled():
         print(
-            f"\n{size}, {seconds} s of audio, one thread: {ours['seconds']:.2f} s of processor time "
+            f"\n{size}, {seconds} s of audio: {ours['seconds']:.2f} s of processor time "
             f"beside {theirs['seconds']:.2f} s ({speed:.2f} times as fast); peak "
             f"{ours['peak'] / 2**20:.0f} MiB beside {theirs['peak'] / 2**20:.0f} MiB ({peak:.2f})"
         )
