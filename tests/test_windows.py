@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_unbounded_context_is_decoded_at_once() -> None:
     codec = FakeCodec.from_random(FakeCodec.default_spec.model_copy(update={"facts": facts}))
     codes = codes_for(facts, [57])
     assert len(list(stream_decode(codec, codes, seconds=0.1))) == 1
+
+
+class StreamingStairs(Stairs):
+    """Plays frame by frame, whatever is asked."""
+
+    def stream(self, codes: Codes, *, seconds: float = 1.0) -> Iterator[Audio]:
+        (whole,) = self.decode(codes)
+        yield from (whole.slice(at, at + 1) for at in range(whole.length))
+
+
+def test_a_codec_that_streams_itself_does_so() -> None:
+    codes = Codes(torch.arange(3).repeat(1, 4, 1), "fake", 64, Fraction(60))
+    assert len(list(stream_decode(StreamingStairs(), codes, seconds=9.0))) == 50
 
 
 def test_padding_is_not_streamed() -> None:

@@ -325,7 +325,8 @@ class Codes:
         codebook_size: ids per codebook.
         frame_rate: Hz.
         lengths: int64 [B], frames of each item; all full when not given.
-        scales: float32 [B, ...] for codecs that normalise loudness; None otherwise.
+        scales: float32 [B, F], for codecs that normalise loudness: what each frame is multiplied
+            by when it is played, 0 where it only fills up and is not played; None otherwise.
 
     Raises:
         UsageError: shape, dtype or range is wrong.
@@ -342,6 +343,15 @@ class Codes:
         if self.lengths is None:
             object.__setattr__(self, "lengths", _full_lengths(self.ids))
         _check_ids("codes", self.ids, "B K F", self.codebook_size, self.lengths)
+        batch, _, frames = self.ids.shape
+        scales = self.scales
+        if scales is not None and (
+            not scales.dtype.is_floating_point or scales.shape != (batch, frames)
+        ):
+            raise UsageError(
+                f"codes scales must be float32 [{batch}, {frames}], but are {scales.dtype} "
+                f"{list(scales.shape)} instead"
+            )
 
     @property
     def kind(self) -> str:

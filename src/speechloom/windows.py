@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from speechloom.errors import UsageError
 from speechloom.spec import CodecFacts
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from speechloom.protocols import Codec
 
-__all__ = ["Window", "over_windows", "plan_windows", "stream_decode"]
+__all__ = ["Streams", "Window", "over_windows", "plan_windows", "stream_decode"]
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,21 @@ def over_windows(
         yield result[..., first : first + (window.stop - window.start) * gives]
 
 
+@runtime_checkable
+class Streams(Protocol):
+    """What a codec adds that can decode piece by piece although its context is unbounded."""
+
+    def stream(self, codes: Codes, *, seconds: float = 1.0) -> Iterator[Audio]:
+        """Audio of one item, piece by piece; joined it is what ``decode`` gives."""
+        ...
+
+
 def stream_decode(codec: Codec, codes: Codes, *, seconds: float = 1.0) -> Iterator[Audio]:
     """Decode one item window by window, so that playing can begin before all is decoded.
 
     Args:
-        codec: its ``context_frames`` says how much a window needs on either side; where that is
-            None everything is decoded at once.
+        codec: decodes as it streams itself (`Streams`), or else in windows with
+            ``context_frames`` on either side; where that is None, everything at once.
         codes: of a single item.
         seconds: length of a window, at least a frame.
 
@@ -131,6 +140,9 @@ def stream_decode(codec: Codec, codes: Codes, *, seconds: float = 1.0) -> Iterat
     if len(codes.lengths) != 1:
         raise UsageError(f"one item can be streamed at a time, but there are {len(codes.lengths)}")
     frames = int(codes.lengths[0])
+    if isinstance(codec, Streams):
+        yield from codec.stream(codes, seconds=seconds)
+        return
     if facts.context_frames is None:
         yield from codec.decode(codes)
         return

@@ -117,7 +117,6 @@ class DacCodec:
             options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
         )
 
-    @torch.inference_mode()
     def encode(self, audio: Sequence[Audio]) -> Codes:
         """Codes [B, K, F] of recordings of any rate and channel count.
 
@@ -125,7 +124,9 @@ class DacCodec:
             audio: B recordings.
         """
         facts = self._facts
-        rows = [self._ids(samples).cpu() for samples in self._prepared(audio)]
+        with torch.inference_mode():
+            rows = [self._ids(samples).cpu() for samples in self._prepared(audio)]
+        # Stacked outside, so that training may use the ids.
         lengths = torch.tensor([row.shape[-1] for row in rows], dtype=torch.int64)
         return Codes(pad_stack(rows), facts.codes, facts.codebook_size, facts.frame_rate, lengths)
 
@@ -145,7 +146,7 @@ class DacCodec:
             Audio(self._samples(ids).cpu().numpy(), self._facts.sample_rate) for ids in items
         ]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def codebook(self, level: int) -> Tensor:
         """The codebook of a level, in the space that the decoder takes.
 
@@ -167,7 +168,7 @@ class DacCodec:
         projected: Tensor = self._levels[level].out_proj(entries.T[None])[0].T
         return projected.contiguous()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, codes: Codes) -> Tensor:
         """What the decoder takes for these codes: the sum of their entries over the levels.
 

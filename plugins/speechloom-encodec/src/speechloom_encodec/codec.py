@@ -105,7 +105,6 @@ class EncodecCodec:
             options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
         )
 
-    @torch.inference_mode()
     def encode(self, audio: Sequence[Audio]) -> Codes:
         """Codes [B, K, F] of recordings of any rate and channel count, with scales at 48 kHz.
 
@@ -113,10 +112,12 @@ class EncodecCodec:
             audio: B recordings.
         """
         facts = self._facts
-        rows = [
-            self._network.encode(self._prepared(one), facts.codebooks, self._frames(WINDOW_SECONDS))
-            for one in audio
-        ]
+        window = self._frames(WINDOW_SECONDS)
+        with torch.inference_mode():
+            rows = [
+                self._network.encode(self._prepared(one), facts.codebooks, window) for one in audio
+            ]
+        # Stacked outside, so that training may use the ids.
         ids = [row.cpu() for row, _ in rows]
         scales = [scale.cpu() for _, scale in rows if scale is not None]
         return Codes(
@@ -173,7 +174,7 @@ class EncodecCodec:
         if missing:
             yield Audio(np.zeros((self._facts.channels, missing), np.float32), rate)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def codebook(self, level: int) -> Tensor:
         """The codebook of a level, in the space that the decoder takes.
 
@@ -193,7 +194,7 @@ class EncodecCodec:
         entries: Tensor = self._model.quantizer.layers[level].codebook.embed
         return entries.clone()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, codes: Codes) -> Tensor:
         """What the decoder takes for these codes: the sum of their entries over the levels.
 
@@ -291,7 +292,8 @@ def _drawn(model: nn.Module, seed: int) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, value in model.state_dict().items():
-        fan_in = math.prod(value.shape[1:]) if value.ndim > 2 else 1
+        entries = value.ndim < 2 or ".codebook." in name
+        fan_in = 1 if entries else math.prod(value.shape[1:])
         gain = RESIDUAL_GAIN if ".block." in name else 1.0
         tensors[name] = torch.randn(value.shape, generator=draw) * gain / math.sqrt(fan_in)
     return tensors
