@@ -298,6 +298,14 @@ def test_malformed_tokens_are_refused(ids: Any, lengths: Any, message: str) -> N
         Tokens(ids, "v", 5, RATE, lengths)
 
 
+def test_scales_are_one_per_frame() -> None:
+    ids = torch.zeros(2, 3, 4, dtype=torch.int64)
+    assert Codes(ids, "c", 8, RATE, scales=torch.ones(2, 4)).scales is not None
+    for wrong in (torch.ones(2), torch.ones(2, 3), torch.ones(2, 4, dtype=torch.int64)):
+        with pytest.raises(UsageError, match=r"codes scales must be float32 \[2, 4\]"):
+            Codes(ids, "c", 8, RATE, scales=wrong)
+
+
 def test_codes_need_three_dimensions() -> None:
     with pytest.raises(UsageError, match=r"codes must be int64 \[B, K, F\]"):
         Codes(torch.zeros(2, 3, dtype=torch.int64), "c", 8, RATE)
