@@ -71,18 +71,19 @@ def _compare(
 
 def test_codes_and_audio_are_those_of_the_original(tmp_path: Path) -> None:
     rows, found = [], {}
+    print("\n| network | length | input | codes | kinds of id | codes that differ | audio |")
+    print("|---|---|---|---|---|---|---|")
     for config, name in CASES:
         title = _title(config)
         if title not in found:
-            folder = tmp_path / str(len(found))
+            folder = tmp_path / str(len(rows))
             folder.mkdir()
             found = {title: pair(config, folder)}  # one at a time: the largest has 400 MB
         theirs, ours = found[title]
         for source in ("speech-like", "noise"):
-            rows.append((title, name, source, *_compare(theirs, ours, source, LENGTHS[name])))
-    print("\n| network | length | input | codes | kinds of id | codes that differ | audio |")
-    print("|---|---|---|---|---|---|---|")
-    for title, name, source, count, kinds, differ, error in rows:
-        print(f"| {title} | {name} | {source} | {count} | {kinds} | {differ} | {error:.1e} |")
-    assert all(differ == 0 for *_, differ, _ in rows)
-    assert max(error for *_, error in rows) < 1e-4
+            count, kinds, differ, error = _compare(theirs, ours, source, LENGTHS[name])
+            row = (title, name, source, count, kinds, differ, f"{error:.1e}")
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
+            rows.append((differ, error))
+    assert all(differ == 0 for differ, _ in rows)
+    assert max(error for _, error in rows) < 1e-4
