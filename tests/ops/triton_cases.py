@@ -385,3 +385,8 @@ def test_only_the_right_device_is_available() -> None:
     assert kernels.available(DEVICE) is None
     other = torch.device("cuda" if DEVICE.type == "cpu" else "cpu")
     assert "TRITON_INTERPRET" in (kernels.available(other) or "")
+
+
+def test_an_old_triton_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels.triton, "__version__", "3.2.0")
+    assert "needs Triton 3.9 or later, but 3.2.0" in (kernels.available(DEVICE) or "")

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
+import triton
+from packaging.version import Version
 from torch import Tensor
 
 from speechloom.ops.masked_decode.inputs import (
@@ -28,6 +30,8 @@ from speechloom.ops.masked_decode.triton_kernels import (
     draw_fwd_kernel,
 )
 
+OLDEST = Version("3.9")
+"""The first Triton whose compiler takes the kernels."""
 RESIDENT_LOGITS = 16_384
 """Longest row of logits that a program keeps in its registers."""
 RESIDENT_HEAD = 2_048
@@ -53,6 +57,8 @@ class Launch(NamedTuple):
 
 def available(device: torch.device) -> str | None:
     """Why the kernels cannot run on a device: they want CUDA, or the interpreter and a CPU."""
+    if Version(triton.__version__) < OLDEST:
+        return f"it needs Triton {OLDEST} or later, but {triton.__version__} is installed."
     if device.type == ("cpu" if INTERPRETED.value else "cuda"):
         return None
     if INTERPRETED.value:

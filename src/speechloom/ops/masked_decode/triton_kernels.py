@@ -9,6 +9,7 @@ makes its tiles anew, from memory or with the head. Scores are never written.
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import triton
@@ -18,7 +19,9 @@ NEVER = tl.constexpr(float("-inf"))
 BEYOND = tl.constexpr(float("inf"))
 CELL = tl.constexpr(2.0**-24)
 PROBES = tl.constexpr(6)
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+INTERPRETED = tl.constexpr(
+    os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+)
 
 
 class Source(NamedTuple):
@@ -76,7 +79,7 @@ class Block(NamedTuple):
         source: of the scores.
         row: int64 [R], their numbers.
         live: bool [R], False past the last row.
-        whole: float32 [R, C], all their scores where the tiling is resident.
+        whole: float32 [R, C], all their scores; not used where tiles are streamed.
     """
 
     source: Any
@@ -341,7 +344,7 @@ def draw_fwd_kernel(
     """Draw a token for each row of a block and rate it."""
     row = tl.program_id(0).to(tl.int64) * T.rows + tl.arange(0, T.rows)
     live = row < rows
-    block = Block(source, row, live, 0)
+    block = Block(source, row, live, live)  # tiles are made from a block that has none yet
     if T.resident:
         block = Block(source, row, live, _make_tile(block, 0, T))
     best, winner, lowest, total = _survey(block, T)
