@@ -70,7 +70,10 @@ def _machine(record: Record) -> str:
         f"{record['date']}, {machine['processor']}, {machine['capability']}, "
         f"{machine['threads']} threads, torch {machine['torch']}, Python {machine['python']}."
     )
-    ceilings = next((row["ceilings"] for row in record["rows"].values() if "ceilings" in row), {})
+    ceilings: dict[str, float] = {}
+    for row in record["rows"].values():
+        for name, rate in row.get("ceilings", {}).items():
+            ceilings[name] = max(rate, ceilings.get(name, 0.0))
     if not ceilings:
         return sentence
     rates = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in ceilings.items())
@@ -83,24 +86,30 @@ def _cells(entry: Entry, row: Record | None, record: Record) -> list[list[str]]:
         return [[entry.what, entry.peer, NO_UNITS if lacks else "not measured", "", "", entry.must,
                  "", ""]]  # fmt: skip
     shared = [_ceiling(row), f"{row['parity']['error']:.1g}"]
+    rounds = row.get("rounds", 0)
     if row.get("first_over_steady"):
         first = f"{_seconds(row['first_call_seconds'])} at first"
         own = f"{_seconds(row['seconds'])} later, warm-up {_seconds(row['warm_up_seconds'])}"
         return [[entry.what, entry.peer, first, own, f"{row['first_over_steady']:.2f}x",
-                 entry.must, *shared]]  # fmt: skip
-    ours = f"{_seconds(row['seconds'])} ± {_seconds(row['spread'])}"
+                 entry.must, "", ""]]  # fmt: skip
     return [
         [
             entry.what if number == 0 else "",
             name,
-            f"{_seconds(peer['seconds'])} ± {_seconds(peer['spread'])}",
-            ours if number == 0 else "",
+            _timed(peer, rounds),
+            _timed(row, rounds) if number == 0 else "",
             f"{peer['ratio']:.3g}x",
             entry.must if number == 0 else "",
             *(shared if number == 0 else ("", "")),
         ]
         for number, (name, peer) in enumerate(row["peers"].items())
     ]
+
+
+def _timed(one: Record, rounds: int) -> str:
+    if rounds == 1:
+        return f"{_seconds(one['seconds'])} (one round)"
+    return f"{_seconds(one['seconds'])} ± {_seconds(one['spread'])}"
 
 
 def _ceiling(row: Record) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import statistics
@@ -42,7 +41,6 @@ def _processor() -> str:
     return f"{named.get('model name', platform.machine())} ({family})"
 
 
-@functools.lru_cache(maxsize=1)
 def ceilings(frames: int = 500) -> dict[str, float]:
     """GFLOP/s of a linear layer [frames, 1024] to 4096, the best of many runs, by path."""
     x, weight, bias = torch.randn(frames, 1024), torch.randn(4096, 1024), torch.randn(4096)
@@ -62,12 +60,7 @@ def ceilings(frames: int = 500) -> dict[str, float]:
         return {name: round(work / _best_seconds(path), 1) for name, path in paths.items()}
 
 
-def ceiling(precision: str = "float32") -> float:
-    """The best GFLOP/s of any path in a number format."""
-    return max(rate for name, rate in ceilings().items() if name.endswith(precision))
-
-
-def _best_seconds(run: Callable[[], object], rounds: int = 40) -> float:
+def _best_seconds(run: Callable[[], object], rounds: int = 30) -> float:
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()

@@ -133,8 +133,9 @@ def _record(
     row: Row, agreement: Agreement, times: Mapping[str, list[float]], ours: list[float]
 ) -> dict[str, object]:
     median, half = machine.spread(ours)
-    reached = row.flops / median / 1e9
-    record: dict[str, object] = {
+    reached, ceilings = row.flops / median / 1e9, machine.ceilings()
+    best = max(rate for name, rate in ceilings.items() if name.endswith(row.precision))
+    return {
         "row": row.row,
         "title": row.title,
         "peer": next(iter(row.peers), ""),
@@ -151,16 +152,13 @@ def _record(
         "spread": half,
         "flops": row.flops,
         "gflops": round(reached, 1),
-        "ceilings": machine.ceilings(),
-        "of_ceiling": round(reached / machine.ceiling(row.precision), 3),
-        "peers": {},
+        "ceilings": ceilings,
+        "of_ceiling": round(reached / best, 3),
+        "rounds": row.rounds,
+        "peers": {name: _peer(own, median) for name, own in times.items()},
     }
-    record["peers"] = {
-        name: {
-            "seconds": machine.spread(own)[0],
-            "spread": machine.spread(own)[1],
-            "ratio": machine.spread(own)[0] / median,
-        }
-        for name, own in times.items()
-    }
-    return record
+
+
+def _peer(times: list[float], ours: float) -> dict[str, float]:
+    median, half = machine.spread(times)
+    return {"seconds": median, "spread": half, "ratio": median / ours}
