@@ -59,7 +59,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whole rows in a tile, as they are cut up anyway, or many tiles to a row."""
     if request.param == "streamed":
-        logits = kernels.Launch(Tiling(4, 16, 16, False), warps=1, stages=1)
+        logits = kernels.Launch(Tiling(8, 16, 16, False), warps=1, stages=1)
         head = kernels.Launch(Tiling(16, 32, 16, False), warps=4, stages=2)
         monkeypatch.setattr(kernels, "plan_logits", lambda size: logits)
         monkeypatch.setattr(kernels, "plan_head", lambda source: head)
@@ -145,7 +145,7 @@ def test_every_option_equals_the_definition(kind: str, name: str, tiles: str) ->
 def test_half_precision_scores_are_added_up_in_float32(
     kind: str, dtype: torch.dtype, tiles: str
 ) -> None:
-    scores, keys = make_scores(kind, 19, 50, dtype), make_keys(19)
+    scores, keys = make_scores(kind, 9, 50, dtype), make_keys(9)
     tokens, confidence = kernels.draw_rows(scores, keys, config=RICH, choice_temperature=0.0)
     want = logits_of(scores, RICH)
     check_tokens(tokens, want, uniforms(keys)[0], RICH)
@@ -220,15 +220,15 @@ def test_equals_of_the_last_id_stay_and_lower_ones_do_not() -> None:
     row = torch.tensor([1.0, 0.0, 2.0, 1.0, 1.0], device=DEVICE)
     for top_k, kept in ((1, {2}), (2, {0, 2, 3, 4}), (4, {0, 2, 3, 4}), (5, {0, 1, 2, 3, 4})):
         got = sample_rows(
-            row.expand(300, 5),
-            make_keys(300),
+            row.expand(80, 5),
+            make_keys(80),
             config=SampleConfig(top_k=top_k, temperature=3.0),
             impl="triton",
         )
         assert set(got.tolist()) == kept
 
 
-@pytest.mark.parametrize("count", [1, 15, 40])
+@pytest.mark.parametrize("count", [1, 15])
 def test_closing_shares_out_ties_to_the_first_rows(count: int, tiles: str) -> None:
     generator = torch.Generator().manual_seed(count)
     confidence = torch.randint(-2, 3, (3 * count,), generator=generator).to(DEVICE).float()
@@ -269,7 +269,7 @@ def test_noise_is_the_noise_of_the_definition(seed: int) -> None:
     torch.testing.assert_close(confidence.double() + math.log(128), gumbel, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [2, 7, 1000])
+@pytest.mark.parametrize("size", [2, 100])
 def test_one_hot_scores_are_drawn_exactly(size: int, tiles: str) -> None:
     target = torch.arange(9, device=DEVICE) * 31 % size
     logits = torch.full((9, size), float("-inf"), device=DEVICE).scatter(1, target[:, None], 5.0)
@@ -291,8 +291,9 @@ def test_one_hot_scores_are_drawn_exactly(size: int, tiles: str) -> None:
 def test_frequencies_match_the_distribution(
     config: SampleConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = kernels.Launch(Tiling(256, 32, 16, True), warps=8, stages=1)  # fewer programs
-    monkeypatch.setattr(kernels, "plan_logits", lambda size: many)
+    if INTERPRETED.value:  # fewer programs
+        many = kernels.Launch(Tiling(512, 32, 16, True), warps=8, stages=1)
+        monkeypatch.setattr(kernels, "plan_logits", lambda size: many)
     row, rows = random(20, seed=4, scale=1.0), 4_096
     tokens = sample_rows(row.expand(rows, 20), make_keys(rows), config=config, impl="triton")
     weights = reference.filtered_weights(
@@ -318,6 +319,7 @@ def test_repetition_penalty_equals_the_definition() -> None:
 # Rows without a distribution, empty launches, batches.
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of numpy, interpreting
 @pytest.mark.parametrize("name", ["greedy", "everything"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_rows_without_a_distribution_are_named(bad: float, name: str, tiles: str) -> None:
@@ -353,8 +355,11 @@ def test_a_row_does_not_see_its_batch(kind: str) -> None:
         alone = kernels.draw_rows(
             _rows_of(scores, own), _rows_of(keys, own), config=RICH, choice_temperature=1.0
         )
-        for mine, all_rows in zip(alone, together, strict=True):
-            assert torch.equal(mine, all_rows[own])
+        assert torch.equal(alone[0], together[0][own])
+        if kind == "logits" or not INTERPRETED.value:
+            assert torch.equal(alone[1], together[1][own])
+        else:  # numpy rounds a product by where a row lies
+            torch.testing.assert_close(alone[1], together[1][own])
 
 
 def _rows_of(record: Any, own: slice) -> Any:
