@@ -74,8 +74,12 @@ class Conv(nn.Module):
 
 def _reflected(x: Tensor, left: int, right: int) -> Tensor:
     """Pad with the reflection; zeros are put behind what is too short for it, and removed."""
+    if not left and not right:
+        return x  # padding by nothing would copy
     missing = max(0, max(left, right) - x.shape[-1] + 1)
-    padded = F.pad(F.pad(x, (0, missing)), (left, right), mode="reflect")
+    if missing:
+        x = F.pad(x, (0, missing))
+    padded = F.pad(x, (left, right), mode="reflect")
     return padded[..., : padded.shape[-1] - missing]
 
 
