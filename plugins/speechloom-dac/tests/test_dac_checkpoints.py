@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from speechloom_dac import spec_for
-from speechloom_dac._spec import DAC_16KHZ
-from speechloom_dac.codec import DacCodec
-from speechloom_dac.weights import read_weights
 
 from speechloom.checkpoints import sha256_of
 from speechloom.errors import UsageError, WeightsError
 from speechloom.registry import Registry
 from speechloom.testing.inputs import made_audio
+from speechloom_dac import spec_for
+from speechloom_dac._spec import DAC_16KHZ
+from speechloom_dac.codec import DacCodec
+from speechloom_dac.weights import read_weights
 
 ARGUMENTS = {
     "encoder_dim": 2, "encoder_rates": [2, 4, 5, 8], "latent_dim": 8, "decoder_dim": 32,

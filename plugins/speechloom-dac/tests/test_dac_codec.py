@@ -8,10 +8,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from speechloom_dac import codec as codec_module
-from speechloom_dac import spec_for
-from speechloom_dac._spec import DAC_16KHZ, DAC_24KHZ, DAC_44KHZ
-from speechloom_dac.codec import DacCodec
 
 from speechloom.errors import AudioError, UsageError
 from speechloom.spec import CodecFacts, ComponentSpec
@@ -20,6 +16,10 @@ from speechloom.testing.canvases import codes_for
 from speechloom.testing.inputs import Inputs, made_audio
 from speechloom.values import Audio, Codes, joined
 from speechloom.windows import stream_decode
+from speechloom_dac import codec as codec_module
+from speechloom_dac import spec_for
+from speechloom_dac._spec import DAC_16KHZ, DAC_24KHZ, DAC_44KHZ
+from speechloom_dac.codec import DacCodec
 
 SPECS = (DAC_16KHZ, DAC_24KHZ, DAC_44KHZ)
 ids = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)

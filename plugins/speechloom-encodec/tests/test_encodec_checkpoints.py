@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from speechloom_encodec import spec_for
-from speechloom_encodec._spec import ENCODEC_24KHZ, ENCODEC_48KHZ
-from speechloom_encodec.codec import EncodecCodec
 
 from speechloom.checkpoints import sha256_of
 from speechloom.errors import UsageError, WeightsError
 from speechloom.registry import Registry
 from speechloom.spec import ComponentSpec
 from speechloom.testing.inputs import made_audio
+from speechloom_encodec import spec_for
+from speechloom_encodec._spec import ENCODEC_24KHZ, ENCODEC_48KHZ
+from speechloom_encodec.codec import EncodecCodec
 
 SPECS = (ENCODEC_24KHZ, ENCODEC_48KHZ)
 both = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)

@@ -8,10 +8,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from speechloom_encodec import codec as codec_module
-from speechloom_encodec._spec import CONFIG_24KHZ, CONFIG_48KHZ, ENCODEC_24KHZ, ENCODEC_48KHZ
-from speechloom_encodec.codec import EncodecCodec
-from speechloom_encodec.networks import _overlapped, _parts, _reach
 
 from speechloom.errors import AudioError, UsageError
 from speechloom.spec import ComponentSpec
@@ -19,6 +15,10 @@ from speechloom.testing import check_plugin
 from speechloom.testing.canvases import codes_for
 from speechloom.testing.inputs import Inputs, made_audio
 from speechloom.values import Audio, Codes, frames_in, joined
+from speechloom_encodec import codec as codec_module
+from speechloom_encodec._spec import CONFIG_24KHZ, CONFIG_48KHZ, ENCODEC_24KHZ, ENCODEC_48KHZ
+from speechloom_encodec.codec import EncodecCodec
+from speechloom_encodec.networks import _overlapped, _parts, _reach
 
 SPECS = (ENCODEC_24KHZ, ENCODEC_48KHZ)
 ids = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
@@ -127,7 +127,20 @@ def test_a_caller_keeps_gradients_while_streaming(mono: EncodecCodec) -> None:
 
 # 48 kHz: chunks ---------------------------------------------------------------------------
 
-AROUND_CHUNKS = (1, 319, 320, 47_200, 47_519, 47_520, 47_521, 47_999, 48_000, 48_001, 95_040, 95_100)
+AROUND_CHUNKS = (
+    1,
+    319,
+    320,
+    47_200,
+    47_519,
+    47_520,
+    47_521,
+    47_999,
+    48_000,
+    48_001,
+    95_040,
+    95_100,
+)
 
 
 def chunks_by_hand(codec: EncodecCodec, audio: Audio) -> list[tuple[torch.Tensor, float]]:
@@ -235,8 +248,9 @@ def test_mono_is_given_to_both_channels(stereo: EncodecCodec) -> None:
 @ids
 def test_fewer_levels_are_the_first_levels(spec: ComponentSpec) -> None:
     facts = spec.facts.model_copy(update={"codebooks": 2})
-    full, few = EncodecCodec.from_random(spec), EncodecCodec.from_random(
-        spec.model_copy(update={"facts": facts})
+    full, few = (
+        EncodecCodec.from_random(spec),
+        EncodecCodec.from_random(spec.model_copy(update={"facts": facts})),
     )
     audio = made_audio(9_000, spec.facts.sample_rate, spec.facts.channels)
     codes, part = full.encode([audio]), few.encode([audio])
@@ -303,5 +317,3 @@ def test_bad_audio_is_stopped(mono: EncodecCodec) -> None:
         mono.encode([Audio(np.array([0.0, np.nan], np.float32), 24_000)])
     with pytest.raises(AudioError, match="empty"):
         mono.encode([Audio(np.zeros((1, 0), np.float32), 24_000)])
-
-

@@ -103,7 +103,9 @@ def _spec(
     )
 
 
-def _published(name: str, sample_rate: int, rates: tuple[int, ...], codebooks: int) -> ComponentSpec:
+def _published(
+    name: str, sample_rate: int, rates: tuple[int, ...], codebooks: int
+) -> ComponentSpec:
     config = NetworkConfig(
         sample_rate=sample_rate,
         rates=rates,

@@ -56,7 +56,7 @@ class DacCodec:
     ) -> None:
         self._spec = spec
         self._config = config
-        self._model = model.eval().requires_grad_(False).to(device)
+        self._model = model.train(False).requires_grad_(False).to(device)
         self._levels = self._model.quantizer.quantizers[: self._facts.codebooks]
         # Codes are looked up by angle: the directions of the entries, once.
         self._directions = [functional.normalize(one.codebook.weight) for one in self._levels]
@@ -142,9 +142,7 @@ class DacCodec:
         """
         self._check(codes)
         items = [codes.item(index).to(self._device) for index in range(len(codes.lengths))]
-        return [
-            Audio(self._samples(ids).cpu().numpy(), self._facts.sample_rate) for ids in items
-        ]
+        return [Audio(self._samples(ids).cpu().numpy(), self._facts.sample_rate) for ids in items]
 
     @torch.no_grad()
     def codebook(self, level: int) -> Tensor:
@@ -161,9 +159,7 @@ class DacCodec:
             UsageError: there is no such level.
         """
         if not 0 <= level < len(self._levels):
-            raise UsageError(
-                f"{self.spec.id} has levels 0 to {len(self._levels) - 1}, not {level}"
-            )
+            raise UsageError(f"{self.spec.id} has levels 0 to {len(self._levels) - 1}, not {level}")
         entries = self._levels[level].codebook.weight
         projected: Tensor = self._levels[level].out_proj(entries.T[None])[0].T
         return projected.contiguous()

@@ -7,6 +7,7 @@ public sizes. Speech is a file of the folder that SPEECHLOOM_SPEECH names, else 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import warnings
@@ -16,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from speechloom_dac import spec_for
-from speechloom_dac.codec import DacCodec
 
 from speechloom.container import load_audio
 from speechloom.testing.inputs import made_audio
 from speechloom.values import Audio
+from speechloom_dac import spec_for
+from speechloom_dac.codec import DacCodec
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -34,6 +35,9 @@ NETWORKS = {
     "24khz": {"sample_rate": 24_000, "encoder_rates": [2, 4, 5, 8], "n_codebooks": 32},
     "44khz": {"sample_rate": 44_100, "encoder_rates": [2, 4, 8, 8], "n_codebooks": 9},
 }
+SEED = 11
+"""Of the weights: one under which no two entries tie for any frame of the recordings below."""
+
 NARROW = {"encoder_dim": 8, "latent_dim": 64, "decoder_dim": 96}
 TOLERANCE = 1e-4
 LENGTHS = ("1 sample", "1 frame", "1 frame + 1", "3.7 s", "31 s")
@@ -66,7 +70,9 @@ def drawn(network: Any, seed: int) -> Any:
 def built(name: str, folder: Path, **sizes: int) -> tuple[Any, DacCodec]:
     """The original, and the plugin over the file that the original wrote."""
     arguments = NETWORKS[name]
-    original = drawn(dac.DAC(**arguments, **sizes, decoder_rates=arguments["encoder_rates"][::-1]), 7)
+    original = drawn(
+        dac.DAC(**arguments, **sizes, decoder_rates=arguments["encoder_rates"][::-1]), 7
+    )
     path = folder / "weights.pth"
     original.save(str(path), package=False)
     return original, DacCodec.from_pretrained(spec_for(path, id=f"dac-{name}"))
@@ -91,6 +97,29 @@ def samples_of(length: str, rate: int, hop: int) -> int:
 
 
 @torch.inference_mode()
+def gap(original: Any, prepared: torch.Tensor, theirs: torch.Tensor, ours: torch.Tensor) -> float:
+    """How far apart two choices lie where codes first differ: squared distances of unit vectors.
+
+    In float64, over the frames that the choice depends on; about 1e-6 is a tie in float32.
+    """
+    frame = int((ours != theirs).any(1)[0].nonzero()[0])
+    level = int((ours != theirs)[0, :, frame].nonzero()[0])
+    hop, low = original.hop_length, max(0, frame - 20)
+    exact = copy.deepcopy(original).double()
+    heard = prepared[..., low * hop : (frame + 21) * hop].double()
+    left = exact.encoder(heard)[..., frame - low : frame - low + 1]
+    for one, code in zip(exact.quantizer.quantizers[:level], theirs[0, :, frame], strict=False):
+        left = left - one.out_proj(one.codebook.weight[code][None, :, None])
+    last = exact.quantizer.quantizers[level]
+    query = torch.nn.functional.normalize(last.in_proj(left)[..., 0])
+    entries = torch.nn.functional.normalize(last.codebook.weight)
+    first, second = (
+        (query - entries[ids[0, level, frame]]).square().sum() for ids in (theirs, ours)
+    )
+    return float((first - second).abs())
+
+
+@torch.inference_mode()
 def compared(original: Any, codec: DacCodec, audio: Audio) -> tuple[int, int, float]:
     """Number of codes, of those that differ, and the largest difference of decoded samples."""
     samples = torch.from_numpy(audio.samples)[None]
@@ -101,6 +130,8 @@ def compared(original: Any, codec: DacCodec, audio: Audio) -> tuple[int, int, fl
     played = original.decode(original.quantizer.from_codes(theirs)[0])[0].numpy()
     (ours,) = codec.decode(codes)
     worst = float(np.abs(ours.samples[:, : played.shape[1]] - played).max())
+    if not torch.equal(codes.ids, theirs):
+        print(f"codes differ where two lie {gap(original, prepared, theirs, codes.ids):.1e} apart")
     assert np.abs(played).std() > 0.01, "the original plays nothing, so this compares nothing"
     return theirs.numel(), int((codes.ids != theirs).sum()), worst
 

@@ -55,7 +55,7 @@ class EncodecCodec:
     ) -> None:
         self._spec = spec
         self._config = config
-        self._model = model.eval().requires_grad_(False).to(device)
+        self._model = model.train(False).requires_grad_(False).to(device)
         self._network: Network = (StreamNetwork if config.chunk is None else ChunkedNetwork)(
             self._model, config
         )

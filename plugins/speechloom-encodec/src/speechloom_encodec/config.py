@@ -71,8 +71,10 @@ class NetworkConfig(BaseModel):
     @model_validator(mode="after")
     def _is_one_of_the_two_kinds(self) -> NetworkConfig:
         whole = self.chunk_length_s is None
-        if whole != (self.overlap is None) or whole != self.use_causal_conv or whole == (
-            self.normalize
+        if (
+            whole != (self.overlap is None)
+            or whole != self.use_causal_conv
+            or whole == (self.normalize)
         ):
             raise ValueError(
                 "chunk_length_s: only causal networks for the whole signal, and networks for "
@@ -115,7 +117,9 @@ class NetworkConfig(BaseModel):
     @property
     def chunk(self) -> int | None:
         """Samples of a chunk; None for a network that codes the whole signal."""
-        return None if self.chunk_length_s is None else int(self.chunk_length_s * self.sampling_rate)
+        return (
+            None if self.chunk_length_s is None else int(self.chunk_length_s * self.sampling_rate)
+        )
 
     @property
     def stride(self) -> int | None:

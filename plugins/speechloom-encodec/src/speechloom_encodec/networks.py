@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,8 @@ def _quantized(model: EncodecModel, latents: Tensor, levels: int) -> Tensor:
     """Ids int64 [K, F] of latents [1, D, F], level by level of what is left."""
     left = latents
     ids = []
-    for layer in model.quantizer.layers[:levels]:
+    layers: Any = model.quantizer.layers[:levels]
+    for layer in layers:
         found = layer.encode(left)
         left = left - layer.decode(found)
         ids.append(found[0])
@@ -92,7 +93,7 @@ class StreamNetwork:
         hop = self._hop
         reach = -(-_reach(before) // hop) * hop
         stages = (_Bounded(before, reach, takes=hop), _Recurrent(lstm), _Bounded(after))
-        pieces = samples[None].split(max(window, MIN_WINDOW) * hop, -1)
+        pieces = torch.split(samples[None], max(window, MIN_WINDOW) * hop, -1)
         ids = [_quantized(self._model, _through(stages, one), levels) for one in pieces]
         return torch.cat(ids, -1), None
 
@@ -100,7 +101,7 @@ class StreamNetwork:
         """Samples [1, n x hop] of ids [k, F], piece by piece."""
         before, lstm, after = _parts(self._model.decoder.layers)
         stages = (_Bounded(before), _Recurrent(lstm), _Bounded(after, gives=self._hop))
-        for piece in ids.split(max(window, MIN_WINDOW), -1):
+        for piece in torch.split(ids, max(window, MIN_WINDOW), -1):
             yield _through(stages, embedded(self._model, piece[None]))[0]
 
 
@@ -110,7 +111,9 @@ Layers = Sequence[nn.Module]
 def _parts(layers: nn.ModuleList) -> tuple[Layers, nn.LSTM, Layers]:
     """What comes before the LSTM, it, and what comes after it."""
     (at,) = [index for index, layer in enumerate(layers) if isinstance(layer, EncodecLSTM)]
-    return list(layers[:at]), layers[at].lstm, list(layers[at + 1 :])
+    lstm = layers[at].lstm
+    assert isinstance(lstm, nn.LSTM)
+    return list(layers[:at]), lstm, list(layers[at + 1 :])
 
 
 def _reach(layers: Layers) -> int:
@@ -166,7 +169,8 @@ class _Recurrent:
     def __call__(self, piece: Tensor) -> Tensor:
         steps = piece.permute(2, 0, 1)
         result, self._state = self._lstm(steps, self._state)
-        return (result + steps).permute(1, 2, 0)
+        total: Tensor = result + steps
+        return total.permute(1, 2, 0)
 
 
 def _through(stages: Sequence[_Bounded | _Recurrent], piece: Tensor) -> Tensor:
@@ -213,7 +217,9 @@ class ChunkedNetwork:
         """Samples [C, n] of ids [k, F], chunk by chunk; scales are `SPEECH_LEVEL` when None."""
         if scales is None:
             scales = torch.full((ids.shape[-1],), SPEECH_LEVEL, device=ids.device)
-        chunks = zip(ids.split(self._frames, -1), scales.split(self._frames), strict=True)
+        chunks = zip(
+            torch.split(ids, self._frames, -1), torch.split(scales, self._frames), strict=True
+        )
         yield from _overlapped((self._chunk_of(*chunk) for chunk in chunks), self._stride)
 
     def _chunk_of(self, ids: Tensor, scales: Tensor) -> Tensor:
@@ -265,9 +271,11 @@ def _overlapped(chunks: Iterator[Tensor], stride: int) -> Iterator[Tensor]:
         if total is None:
             total = added
             continue
-        total = _Sum(_longer(total.values, stride), _longer(total.weights, stride)) if (
-            total.weights.shape[-1] < stride
-        ) else total
+        total = (
+            _Sum(_longer(total.values, stride), _longer(total.weights, stride))
+            if (total.weights.shape[-1] < stride)
+            else total
+        )
         yield total.mean(stride)
         total = _Sum(total.values[:, stride:], total.weights[stride:]).plus(added)
     if total is not None:

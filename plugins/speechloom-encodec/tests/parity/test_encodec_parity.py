@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from speechloom_encodec import spec_for
-from speechloom_encodec.codec import EncodecCodec
 
 from speechloom.container import load_audio
 from speechloom.testing.inputs import made_audio
 from speechloom.values import Audio, Codes
+from speechloom_encodec import spec_for
+from speechloom_encodec.codec import EncodecCodec
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
