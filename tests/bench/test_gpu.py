@@ -129,12 +129,14 @@ class Decodings:
     """Decodings P of one batch size: recorded, and by a careful user of plain torch."""
 
     def __init__(self, batch: int) -> None:
-        speechsec = pytest.importorskip("speechloom_speechsec")
+        pytest.importorskip("speechloom_speechsec")
         from speechloom_speechsec.conditioned import condition
+        from speechloom_speechsec.config import SpeechSECConfig
         from speechloom_speechsec.inference import InferenceSpeechSEC
+        from speechloom_speechsec.model import SpeechSEC
 
         torch.manual_seed(0)
-        config = speechsec.SpeechSECConfig(
+        config = SpeechSECConfig(
             content_vocab=100,
             codebooks=gpu.LEVELS,
             codebook_size=gpu.SIZE,
@@ -142,9 +144,17 @@ class Decodings:
             layers=LAYERS,
             heads=HEADS,
         )
-        self.model = speechsec.SpeechSEC(config).cuda().eval().requires_grad_(False)
+        self.model = SpeechSEC(config).cuda().eval().requires_grad_(False)
         laid_out = InferenceSpeechSEC(self.model, ExecutionConfig(precision="bfloat16").on("cuda"))
-        self.build = lambda content, task: condition(laid_out, content, task, padded=False)
+        self.heads = [
+            tuple(part.bfloat16() for part in self.model.head(level)) for level in range(gpu.LEVELS)
+        ]
+
+        def build(content: Tensor, task: Tensor) -> Bfloat16Heads:
+            network = condition(laid_out, content, task, padded=False)
+            return Bfloat16Heads(network.hidden, self.heads)
+
+        self.build = build
         shape = (batch, gpu.LEVELS, gpu.FRAMES)
         every = torch.arange(batch, device="cuda")
         self.request = {
@@ -167,8 +177,14 @@ class Decodings:
 
     def eager(self, mode: str = "") -> Callable[[], Tensor]:
         """The training layers under bf16 autocast, compiled where a mode is given."""
-        hidden = torch.compile(self.model.hidden, mode=mode) if mode else self.model.hidden
-        network = PlainNetwork(self.model, hidden, self.model.embed_condition(**self.condition))
+        run = torch.compile(self.model.hidden, mode=mode) if mode else self.model.hidden
+        cond = self.model.embed_condition(**self.condition)
+
+        def hidden(codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16):
+                return run(codes, level, cond[items], None).clone()  # graphs write there again
+
+        network = Bfloat16Heads(hidden, self.heads)
         return lambda: masked_decode(network, **self.request, config=DECODE)
 
     def parity(self) -> Agreement:
@@ -176,19 +192,20 @@ class Decodings:
         return Agreement("codes of the recording and of the loop", float(differ), 0.0)
 
 
-class PlainNetwork:
-    """A `MaskedNetwork` of the training layers, without padding, under autocast."""
+class Bfloat16Heads:
+    """A `MaskedNetwork` of a function for its hidden states and heads in bfloat16."""
 
     codebook_size = gpu.SIZE
     unconditional = None
 
-    def __init__(self, model: Any, hidden: Callable[..., Tensor], cond: Tensor) -> None:
-        self.head = model.head
-        self.run, self.cond = hidden, cond
+    def __init__(self, hidden: Callable[..., Tensor], heads: list[tuple[Tensor, ...]]) -> None:
+        self.run, self.heads = hidden, heads
 
     def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16):
-            return self.run(codes, level, self.cond[items], None).clone()
+        return self.run(codes, level, lengths, items).bfloat16()
+
+    def head(self, level: int) -> tuple[Tensor, ...]:
+        return self.heads[level]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import pytest
@@ -36,8 +37,14 @@ class MixingNetwork:
         self.place = torch.randn(100, DIM, generator=generator)
         self.unconditional = unconditional
 
+    def to(self, device: str) -> MixingNetwork:
+        for name in ("table", "heads", "place"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
     def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
-        real = (torch.arange(codes.shape[-1]) < lengths[:, None])[..., None]
+        frame = torch.arange(codes.shape[-1], device=codes.device)
+        real = (frame < lengths[:, None])[..., None]
         own = torch.stack([self.table[k, codes[:, k]] for k in range(LEVELS)]).sum(0)
         own = (own * real).double()
         mean = own.sum(1, keepdim=True) / lengths.clamp(min=1)[:, None, None]
@@ -130,6 +137,24 @@ def test_a_bucket_with_more_frames_changes_nothing() -> None:
     result = fixed(MixingNetwork(), wide, config)
     assert torch.equal(result[..., :20], loop(MixingNetwork(), request, config))
     assert not result[..., 20:].any()
+
+
+@pytest.mark.parametrize(
+    "sample", [SampleConfig(top_k=3), SampleConfig(top_p=0.5, guidance=2.0, forbidden=(1,))]
+)
+def test_nothing_is_asked_of_the_device(
+    sample: SampleConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors without data refuse to answer, as a recording would."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    request = make_request([20, 9], 20, 2, 0.2)
+    absent = Request(**{name: x.to("meta") for name, x in vars(request).items()})
+    network = MixingNetwork(unconditional=MixingNetwork(1).to("meta")).to("meta")
+    config = DecodeConfig(steps=(4, 2), sample=sample, greedy_last=False)
+    result = fixed(network, absent, config)
+    assert (result.device.type, result.shape) == ("meta", request.codes.shape)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        loop(network, absent, config)  # asks once
 
 
 def test_plan_joins_late_and_has_room_for_every_item() -> None:
