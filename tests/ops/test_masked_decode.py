@@ -19,9 +19,11 @@ from speechloom.ops.masked_decode import (
     SampleConfig,
     StepResult,
     decode_step,
+    reference,
     sample_rows,
     uniforms,
 )
+from speechloom.ops.masked_decode.implementations import choose
 
 MakeKeys = Callable[..., NoiseKeys]
 GREEDY = SampleConfig(temperature=0.0)
@@ -385,3 +387,159 @@ def test_sample_rows_refuses_what_it_cannot_do(
 def test_sample_config_checks_its_numbers(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         SampleConfig(**options)  # type: ignore[arg-type]
+
+
+# Rows without a distribution.
+
+BAD_ROWS = [
+    [float("nan"), 1.0, 2.0],
+    [0.0, -float("nan"), 2.0],
+    [0.0, float("inf"), 2.0],
+    [float("-inf")] * 3,
+]
+
+
+@pytest.mark.parametrize("bad", BAD_ROWS)
+@pytest.mark.parametrize("config", [GREEDY, SampleConfig(top_k=2), SampleConfig(top_p=0.5)])
+def test_rows_without_a_distribution_are_named(
+    impl: str, make_keys: MakeKeys, bad: list[float], config: SampleConfig
+) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], bad])
+    with pytest.raises(UsageError, match="1 of 2 rows have NaN.*row 1 first"):
+        step(logits, make_keys(2), config, impl=impl)
+    with pytest.raises(UsageError, match="1 of 2 rows have NaN.*row 1 first"):
+        sample_rows(logits, make_keys(2), config=config, impl=impl)
+
+
+def test_rows_without_a_distribution_rank_last(impl: str, make_keys: MakeKeys) -> None:
+    module = choose(impl, torch.device("cpu"))
+    result = module.decode_step(
+        LogitScores(logits=torch.tensor([*BAD_ROWS, [0.0, 1.0, 2.0]])),
+        make_keys(5),
+        counts=(5,),
+        keep_open=(3,),
+        config=SampleConfig(),
+        choice_temperature=0.0,
+    )
+    assert result.confidence.isnan().tolist() == [True] * 4 + [False]
+    assert result.closes.tolist() == [True, False, False, False, True]
+
+
+def test_forbidding_all_that_is_finite_is_named(impl: str, make_keys: MakeKeys) -> None:
+    logits = torch.tensor([[1.0, float("-inf")]])
+    with pytest.raises(UsageError, match="nothing but -inf"):
+        step(logits, make_keys(1), SampleConfig(forbidden=(0,)), impl=impl)
+
+
+# Known mistakes: each is put into the definition, and the equality of the paths must see it.
+
+
+def _no_ties(logits: Tensor, config: SampleConfig) -> Tensor:
+    kept = logits.topk(min(config.top_k, logits.shape[-1]), dim=-1)
+    return torch.zeros_like(logits).scatter(-1, kept.indices, kept.values.exp())
+
+
+def _same_noise(keys: NoiseKeys) -> tuple[Tensor, Tensor]:
+    first = torch.zeros_like(keys.position)
+    return uniforms(NoiseKeys(seed=keys.seed, item=first, position=first, step=keys.step))
+
+
+MISTAKES: dict[str, tuple[str, object]] = {
+    "equals of the k-th are dropped": ("filtered_weights", _no_ties),
+    "temperature multiplies": (
+        "filtered_weights",
+        lambda logits, config: (
+            (logits - logits.amax(-1, keepdim=True)) * config.temperature
+        ).exp(),
+    ),
+    "items compete with each other": (
+        "choose_closing",
+        lambda confidence, counts, keep_open: (
+            confidence.argsort(descending=True).argsort() < sum(counts) - sum(keep_open)
+        ),
+    ),
+    "the most confident stay open": (
+        "choose_closing",
+        lambda confidence, counts, keep_open: ORIGINAL_CLOSING(-confidence, counts, keep_open),
+    ),
+    "the first item alone": (
+        "choose_closing",
+        lambda confidence, counts, keep_open: ORIGINAL_CLOSING(
+            confidence, counts, (keep_open[0], *counts[1:])
+        ),
+    ),
+    "noise is the same in all rows": ("uniforms", _same_noise),
+    "one uniform number for both": ("uniforms", lambda keys: (uniforms(keys)[0],) * 2),
+    "forbidden ids are kept": ("forbid", lambda logits, forbidden: logits),
+    "guidance points to the unconditional": (
+        "guided_logits",
+        lambda scores, counts, config: reference.forbid(
+            scores.logits + config.guidance * (scores.unconditional - scores.logits),
+            config.forbidden,
+        ),
+    ),
+    "probability of a cut distribution as confidence": (
+        "guided_logits",
+        lambda scores, counts, config: reference.filtered_weights(
+            ORIGINAL_GUIDED(scores, counts, config), config
+        ).log(),
+    ),
+}
+ORIGINAL_CLOSING, ORIGINAL_GUIDED = reference.choose_closing, reference.guided_logits
+
+
+def _tell_apart() -> bool:
+    """Whether the reference and the CPU path give different steps on a case with everything."""
+    rows, generator = torch.arange(300), torch.Generator().manual_seed(0)
+    logits, free = torch.randn(2, 300, 12, generator=generator).round(decimals=1)
+    results = [
+        decode_step(
+            LogitScores(logits=logits, unconditional=free),
+            NoiseKeys(seed=rows * 0 + 5, item=rows // 100, position=rows, step=2),
+            counts=(100, 0, 150, 50),
+            keep_open=(30, 0, 20, 10),
+            config=SampleConfig(temperature=0.6, top_k=5, guidance=1.5, forbidden=(2,)),
+            choice_temperature=0.7,
+            impl=impl,
+        )
+        for impl in ("reference", "cpu")
+    ]
+    return not (
+        torch.equal(results[0].tokens, results[1].tokens)
+        and torch.equal(results[0].closes, results[1].closes)
+        and torch.allclose(results[0].confidence, results[1].confidence, atol=1e-5)
+    )
+
+
+@pytest.mark.parametrize("mistake", [None, *MISTAKES])
+def test_known_mistakes_are_seen(monkeypatch: pytest.MonkeyPatch, mistake: str | None) -> None:
+    pytest.importorskip("numba")
+    if mistake is not None:
+        monkeypatch.setattr(reference, *MISTAKES[mistake])
+    assert _tell_apart() == (mistake is not None)
+
+
+def test_frequencies_match_with_guidance(impl: str, make_keys: MakeKeys) -> None:
+    scores, rows = 0.5 * random_logits(2, 20, seed=4), 100_000
+    result = step(
+        scores[:1].expand(rows, 20),
+        make_keys(rows),
+        SampleConfig(guidance=1.8),
+        unconditional=scores[1:].expand(rows, 20),
+        impl=impl,
+    )
+    wanted = scores[1].double() + 1.8 * (scores[0] - scores[1]).double()
+    assert chi_square(result.tokens, wanted.softmax(-1)) < 60  # 19 degrees, p = 4e-6
+
+
+@pytest.mark.parametrize(
+    ("history", "named"),
+    [
+        (torch.zeros(2, 1, dtype=torch.int64), "history"),
+        (torch.zeros(3, 1), "history"),
+        (torch.full((3, 1), 4), "below 4"),
+    ],
+)
+def test_history_must_fit(make_keys: MakeKeys, history: Tensor, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        sample_rows(torch.zeros(3, 4), make_keys(3), config=SampleConfig(), history=history)

@@ -1,6 +1,6 @@
 """One step of masked decoding: draw, rate, close. `README.md` has the mathematics."""
 
-from speechloom.ops.masked_decode.api import decode_step, sample_rows
+from speechloom.ops.masked_decode.api import decode_step, sample_rows, warm_up
 from speechloom.ops.masked_decode.inputs import (
     HeadScores,
     LogitScores,
@@ -20,4 +20,5 @@ __all__ = [
     "decode_step",
     "sample_rows",
     "uniforms",
+    "warm_up",
 ]

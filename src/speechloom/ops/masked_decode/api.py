@@ -9,7 +9,13 @@ from torch import Tensor
 
 from speechloom.errors import UsageError
 from speechloom.ops.masked_decode.implementations import choose
-from speechloom.ops.masked_decode.inputs import HeadScores, SampleConfig, Scores, StepResult
+from speechloom.ops.masked_decode.inputs import (
+    HeadScores,
+    LogitScores,
+    SampleConfig,
+    Scores,
+    StepResult,
+)
 from speechloom.ops.masked_decode.noise import NoiseKeys
 
 
@@ -54,10 +60,11 @@ def decode_step(
     per item over the rows of one level, and the noise is counter-based.
     """
     rows, size = _check_scores(scores, config)
-    _check_keys(keys, rows)
+    main = scores.hidden if isinstance(scores, HeadScores) else scores.logits
+    device = main.device
+    _check_keys(keys, rows, device)
     _check_forbidden(config.forbidden, size)
     _check_counts(counts, keep_open, rows)
-    device = keys.seed.device
     chosen = choose(impl, device)
     with torch.autocast(device.type, enabled=False):  # sums are float32 in any context
         result = chosen.decode_step(
@@ -87,7 +94,7 @@ def sample_rows(
         logits: float [N, V].
         keys: what the draws are for.
         config: temperature and filters; guidance must be 1.
-        history: int64 [N, H], ids that each row has used, -1 for none.
+        history: int64 [N, H], ids that each row has used, negative for none.
         repetition_penalty: divides (negative scores: multiplies) the scores of used ids.
         impl: as in `decode_step`.
 
@@ -100,17 +107,42 @@ def sample_rows(
         BackendUnavailable: the named implementation cannot be used here.
     """
     size = _check_matrix("logits", logits, logits.shape[0])
-    _check_keys(keys, logits.shape[0])
+    _check_keys(keys, logits.shape[0], logits.device)
     _check_forbidden(config.forbidden, size)
     if config.guidance != 1.0:
         raise UsageError("`sample_rows` takes one set of scores: mix guidance in before it.")
-    if repetition_penalty <= 0.0:
+    if history is not None:
+        _check_history(history, logits.shape[0], size)
+    if not 0.0 < repetition_penalty < float("inf"):
         raise UsageError(f"`repetition_penalty` must be above 0, but is {repetition_penalty}.")
     tokens = choose(impl, logits.device).sample_rows(
         logits, keys, config=config, history=history, repetition_penalty=repetition_penalty
     )
     _check_distributions(tokens < 0)
     return tokens
+
+
+def warm_up(device: torch.device | str = "cpu", *, impl: str = "auto") -> None:
+    """Make the first decoding step as fast as the later ones: compile now what they need.
+
+    The code for a CPU is compiled once per machine and installation, in some seconds, and read
+    from disk in each process after that. Triton's is compiled for each combination of options.
+
+    Args:
+        device: where the steps will be.
+        impl: as in `decode_step`.
+
+    Raises:
+        UsageError, BackendUnavailable: as `decode_step`.
+    """
+    row = torch.zeros(1, dtype=torch.int64, device=device)
+    logits = torch.zeros(1, 2, device=device)
+    keys = NoiseKeys(seed=row, item=row, position=row)
+    config = SampleConfig()
+    decode_step(
+        LogitScores(logits=logits), keys, counts=(1,), keep_open=(0,), config=config, impl=impl
+    )
+    sample_rows(logits, keys, config=config, impl=impl)
 
 
 def _check_scores(scores: Scores, config: SampleConfig) -> tuple[int, int]:
@@ -123,6 +155,8 @@ def _check_scores(scores: Scores, config: SampleConfig) -> tuple[int, int]:
         size = width = main.shape[-1]
     if _check_matrix(name, main, main.shape[0]) != width:
         raise UsageError(f"`hidden` must be [N, {width}] to fit the head, but is {_shape(main)}.")
+    if isinstance(scores, HeadScores) and scores.bias is not None and scores.bias.shape != (size,):
+        raise UsageError(f"`bias` must be [{size}] to fit the head, but is {_shape(scores.bias)}.")
     if scores.unconditional is not None:
         if scores.unconditional.shape != main.shape:
             raise UsageError(
@@ -140,12 +174,13 @@ def _check_matrix(name: str, x: Tensor, rows: int) -> int:
     return x.shape[1]
 
 
-def _check_keys(keys: NoiseKeys, rows: int) -> None:
+def _check_keys(keys: NoiseKeys, rows: int, device: torch.device) -> None:
     for name in ("seed", "item", "position"):
         value: Tensor = getattr(keys, name)
-        if value.shape != (rows,) or value.dtype != torch.int64:
+        if value.shape != (rows,) or value.dtype != torch.int64 or value.device != device:
             raise UsageError(
-                f"`keys.{name}` must be int64 [{rows}], but is {value.dtype} {_shape(value)}."
+                f"`keys.{name}` must be int64 [{rows}] on {device}, "
+                f"but is {value.dtype} {_shape(value)} on {value.device}."
             )
 
 
@@ -155,6 +190,18 @@ def _check_forbidden(forbidden: Sequence[int], size: int) -> None:
         raise UsageError(
             f"`forbidden` must name some of the ids 0 .. {size - 1} and not all of them, "
             f"but is {sorted(ids)}."
+        )
+
+
+def _check_history(history: Tensor, rows: int, size: int) -> None:
+    if history.dim() != 2 or history.shape[0] != rows or history.dtype != torch.int64:
+        raise UsageError(
+            f"`history` must be int64 [{rows}, H], but is {history.dtype} {_shape(history)}."
+        )
+    if history.device.type == "cpu" and (history >= size).any():
+        raise UsageError(
+            f"`history` must hold ids below {size}, or negative ones for none, "
+            f"but holds {int(history.max())}."
         )
 
 

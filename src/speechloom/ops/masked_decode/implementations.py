@@ -134,4 +134,6 @@ def _is_installed(package: str) -> bool:
 
 @cache
 def _load(impl: str) -> Implementation:
+    if TABLE[impl].needs is not None:
+        logger.info("loading the decoding step %r; its first call may compile it", impl)
     return cast(Implementation, importlib.import_module(f"{PACKAGE}.{TABLE[impl].module}"))
