@@ -312,7 +312,7 @@ class GraphedDecoder:
         self._capacity = capacity
         self._recordings: OrderedDict[object, _Recording] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(self._device)
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._lock = threading.Lock()
 
     @property
@@ -421,7 +421,8 @@ class GraphedDecoder:
     def _record(self, inputs: Mapping[str, Tensor], config: DecodeConfig) -> _Recording:
         """Run a few times, for kernels to be compiled and workspaces made, then record."""
         own = {name: value.clone() for name, value in inputs.items()}
-        plan = plan_decode(config, *own["codes"].shape[1:], self._device)
+        _, levels, frames = own["codes"].shape
+        plan = plan_decode(config, levels, frames, self._device)
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
