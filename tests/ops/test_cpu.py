@@ -28,7 +28,7 @@ from speechloom.ops.masked_decode import (
     uniforms,
 )
 
-pytest.importorskip("numba")  # nothing but the CPU path is tested here
+numba = pytest.importorskip("numba")  # nothing but the CPU path is tested here
 from speechloom.ops.masked_decode import cpu, cpu_kernels, cpu_threads  # noqa: E402
 
 MakeKeys = Callable[..., NoiseKeys]
@@ -236,9 +236,10 @@ def test_items_through_a_head_do_not_depend_on_their_batch(make_keys: MakeKeys) 
             impl="cpu",
         )
 
-    items = torch.arange(500).split(counts)
-    together = run(torch.cat(items[::-1]), counts[::-1]).confidence.split(counts[::-1])[::-1]
-    for item, count, confidence in zip(items, counts, together, strict=True):
+    items = torch.split(torch.arange(500), list(counts))
+    together = run(torch.cat(items[::-1]), counts[::-1]).confidence
+    parts = torch.split(together, list(counts[::-1]))[::-1]
+    for item, count, confidence in zip(items, counts, parts, strict=True):
         assert torch.equal(run(item, (count,)).confidence, confidence)
 
 
@@ -339,7 +340,6 @@ def test_noise_equals_the_definition() -> None:
 
 def test_a_compiled_loop_draws_as_the_operation_does(make_keys: MakeKeys) -> None:
     """What an autoregressive plugin does: its own compiled loop, one row at a time."""
-    numba = pytest.importorskip("numba")
     draw_row, row_uniforms = cpu.draw_row, cpu.row_uniforms
 
     @numba.njit  # type: ignore[untyped-decorator,misc,unused-ignore]
@@ -367,7 +367,7 @@ def test_exponential_is_exact_to_rounding() -> None:
 
 
 def test_code_is_compiled_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = cpu_kernels.njit
+    compiler: Callable[..., Callable[[object], object]] = numba.njit
 
     def without_cache(*, cache: bool = False, **options: object) -> object:
         def decorate(function: Callable[..., object]) -> object:

@@ -433,6 +433,8 @@ def test_forbidding_all_that_is_finite_is_named(impl: str, make_keys: MakeKeys) 
 
 # Known mistakes: each is put into the definition, and the equality of the paths must see it.
 
+ORIGINAL_CLOSING, ORIGINAL_GUIDED = reference.choose_closing, reference.guided_logits
+
 
 def _no_ties(logits: Tensor, config: SampleConfig) -> Tensor:
     kept = logits.topk(min(config.top_k, logits.shape[-1]), dim=-1)
@@ -485,7 +487,6 @@ MISTAKES: dict[str, tuple[str, object]] = {
         ).log(),
     ),
 }
-ORIGINAL_CLOSING, ORIGINAL_GUIDED = reference.choose_closing, reference.guided_logits
 
 
 def _tell_apart() -> bool:
