@@ -71,7 +71,7 @@ def built(name: str, folder: Path, **sizes: int) -> tuple[Any, DacCodec]:
     """The original, and the plugin over the file that the original wrote."""
     arguments = NETWORKS[name]
     original = drawn(
-        dac.DAC(**arguments, **sizes, decoder_rates=arguments["encoder_rates"][::-1]), 7
+        dac.DAC(**arguments, **sizes, decoder_rates=arguments["encoder_rates"][::-1]), SEED
     )
     path = folder / "weights.pth"
     original.save(str(path), package=False)
