@@ -32,7 +32,7 @@ __all__ = ["available", "decode_step", "draw_row", "row_size", "row_uniforms", "
 
 BLOCK_SCORES = 1 << 17
 """Scores of a block that is made here: half a megabyte, what the caches of most cores hold."""
-MIN_BLOCK_ROWS = 16
+MIN_BLOCK_ROWS = 64
 """Rows below which a product with the head reads its weights too often."""
 PIECE_SCORES = 1 << 16
 """Scores that a thread takes at a time: about a fifth of a millisecond, so that none waits long."""
