@@ -40,7 +40,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "normalize": True, "segment": 1.0,
     },
 }  # fmt: skip
-SEED = 6
+SEED = 8
 """Of the weights: one under which no two entries tie for any frame of the recordings below."""
 
 TOLERANCE = 1e-4
