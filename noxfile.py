@@ -19,7 +19,18 @@ nox.options.reuse_existing_virtualenvs = True
 TORCH = os.environ.get("SPEECHLOOM_TORCH", "torch==2.13.0")
 PLUGINS = sorted(path.name for path in pathlib.Path("plugins").glob("speechloom-*"))
 # Installed in this order: each may need those before it.
-DEFAULT_PLUGINS = ["speechloom-speechsec", "speechloom-starter"]
+DEFAULT_PLUGINS = [
+    "speechloom-speechsec",
+    "speechloom-starter",
+    "speechloom-hubert",
+    "speechloom-dac",
+    "speechloom-encodec",
+    "speechloom-speechtokenizer",
+    "speechloom-fairseq2",  # without fairseq2 itself, which needs an environment of its own
+]
+# The peers that the benchmarks run beside; their own needs would replace torch.
+PEERS = ["soundstorm-pytorch==0.6.1"]
+PEERS_NEED = ["einops>=0.8", "hyper-connections>=0.1.15", "beartype", "tqdm"]
 GROUPS = nox.project.load_toml("pyproject.toml")
 
 
@@ -63,8 +74,7 @@ def core(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("name", PLUGINS, ids=PLUGINS)
 def plugin(session: nox.Session, name: str) -> None:
-    before = DEFAULT_PLUGINS[: DEFAULT_PLUGINS.index(name)] if name in DEFAULT_PLUGINS else []
-    install(session, *before, name)
+    install(session, *(["speechloom-speechsec"] if name == "speechloom-starter" else []), name)
     session.run("pytest", f"plugins/{name}/tests", *session.posargs)
 
 
@@ -91,13 +101,15 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     install(session, *DEFAULT_PLUGINS)
+    session.install("--no-deps", *PEERS)
+    session.install(*PEERS_NEED)
     session.run("pytest", "tests/bench", "-m", "bench", "--benchmark-enable", *session.posargs)
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
     install(session, *DEFAULT_PLUGINS)
-    session.run("pytest", "-m", "gpu", *session.posargs)
+    session.run("pytest", "-m", "gpu and not bench", *session.posargs)
 
 
 @nox.session

@@ -34,6 +34,14 @@ def commands(text: str) -> Iterator[list[str]]:
                 yield words
 
 
+def runs(distribution: str) -> bool:
+    """Whether a plugin is installed with everything that it needs; the starter's network is."""
+    if distribution == "speechloom-speechsec":
+        return True
+    records = [r for r in speechloom.registry.records() if r.distribution == distribution]
+    return bool(records) and all(record.status.usable for record in records)
+
+
 def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stop:
@@ -49,6 +57,8 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_block_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: list[str]
 ) -> None:
+    if page.parent.parent.name == "plugins" and not runs(page.parent.name):
+        pytest.skip(f"{page.parent.name} or what it needs is not installed")
     monkeypatch.chdir(tmp_path)
     for language, text in blocks(page):
         if language == "python":
