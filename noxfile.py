@@ -18,6 +18,7 @@ nox.options.reuse_existing_virtualenvs = True
 # One torch for all sessions, so that their results compare; the package takes any from 2.6 on.
 TORCH = os.environ.get("SPEECHLOOM_TORCH", "torch==2.13.0")
 PLUGINS = sorted(path.name for path in pathlib.Path("plugins").glob("speechloom-*"))
+# All but speechloom-fairseq2, whose package needs an environment of its own.
 # Installed in this order: each may need those before it.
 DEFAULT_PLUGINS = [
     "speechloom-speechsec",
@@ -26,7 +27,6 @@ DEFAULT_PLUGINS = [
     "speechloom-dac",
     "speechloom-encodec",
     "speechloom-speechtokenizer",
-    "speechloom-fairseq2",  # without fairseq2 itself, which needs an environment of its own
 ]
 # The peers that the benchmarks run beside; their own needs would replace torch.
 PEERS = ["soundstorm-pytorch==0.6.1"]

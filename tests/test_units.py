@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechloom.errors import BackendUnavailable, UsageError, WeightsError
-from speechloom.filling import _frame_map
 from speechloom.units import (
     RATE_METHODS,
     UnitBPE,
@@ -265,12 +264,11 @@ def test_a_mean_lies_between_its_frames(values: list[float], old: Fraction, new:
     assert same.values[0, 0].tolist() == pytest.approx(values, abs=1e-5)
 
 
-@given(st.integers(1, 60), rates, rates, st.integers(1, 40))
-def test_frames_are_mapped_as_the_tasks_map_them(
-    count: int, to: Fraction, rate: Fraction, available: int
-) -> None:
-    ours = nearest_frames(count, to, rate, available)
-    assert torch.equal(ours, _frame_map(count, to, rate, available))
+def test_the_frame_that_holds_the_middle_is_taken() -> None:
+    half, double = Fraction(25), Fraction(50)
+    assert nearest_frames(4, double, half, 2).tolist() == [0, 0, 1, 1]
+    assert nearest_frames(3, half, double, 6).tolist() == [1, 3, 5]
+    assert nearest_frames(4, double, double, 2).tolist() == [0, 1, 1, 1]
 
 
 def test_senseless_conversions_are_refused() -> None:

@@ -27,6 +27,7 @@ from speechloom.spec import (
     Task,
     TokenizerFacts,
 )
+from speechloom.units import nearest_frames, require_frames
 from speechloom.values import Audio, Canvas, Codes, Features, Tokens, Voice, pad_stack
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ class Filler:
         assert self.tokenizer is not None
         clips = _clips(jobs, [job.sheet.told for job in jobs], facts.frame_rate, facts)
         encoded = self.tokenizer.encode([clip.audio for clip in clips]) if clips else None
+        if encoded is not None:
+            require_frames(encoded, "a canvas")
         sheets = [
             torch.full((frames_of(job.sheet.seconds, facts.frame_rate),), -1, dtype=torch.int64)
             for job in jobs
@@ -307,17 +310,8 @@ def _with_tokens(
     vocabulary, _, rate = kind
     rows = []
     for ids, frames in zip(tokens, canvas.lengths.tolist(), strict=True):
-        rows.append(ids[_frame_map(frames, canvas.frame_rate, rate, len(ids))])
+        rows.append(ids[nearest_frames(frames, canvas.frame_rate, rate, len(ids))])
     return replace(canvas, content=pad_stack(rows, -1), content_kind=f"tokens:{vocabulary}")
-
-
-def _frame_map(frames: int, to: Fraction, rate: Fraction, available: int) -> torch.Tensor:
-    """For each frame at rate `to`, the frame at `rate` that holds its middle."""
-    if to == rate:
-        return torch.arange(frames).clamp_max(available - 1)
-    ratio = rate / to
-    middles = [math.floor((Fraction(2 * f + 1, 2)) * ratio) for f in range(frames)]
-    return torch.tensor(middles, dtype=torch.int64).clamp_max(available - 1)
 
 
 def _with_phones(canvas: Canvas, jobs: Sequence[SheetJob], frontend: FrontendFacts) -> Canvas:

@@ -38,7 +38,7 @@ def runs(distribution: str) -> bool:
     """Whether a plugin is installed with everything that it needs; the starter's network is."""
     if distribution == "speechloom-speechsec":
         return True
-    records = [r for r in speechloom.registry.records() if r.distribution == distribution]
+    records = [r for r in speechloom.default_registry().records() if r.distribution == distribution]
     return bool(records) and all(record.status.usable for record in records)
 
 

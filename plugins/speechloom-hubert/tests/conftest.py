@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,6 @@ import torch
 if importlib.util.find_spec("speechloom_hubert") is None:
     # A session that installs only the default plugins collects this folder all the same.
     collect_ignore_glob = ["*"]
-
-# Nothing here may ask the network; where a file of the hub is missing, that is the answer.
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 TINY = {
     "hidden_size": 16,
@@ -37,6 +33,15 @@ LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias"
 MakeOriginal = Callable[..., torch.nn.Module]
 MakeCheckpoint = Callable[..., Path]
 MakeKMeans = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may ask the network; where a file of the hub is missing, that is the answer."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # for the processes that a test starts
 
 
 @pytest.fixture(autouse=True)
