@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DacCodec"]
 
-WINDOW_SECONDS = 4.0
-"""What is encoded or decoded at once; longer signals take as much memory as this."""
+WINDOW_SECONDS = 32.0
+"""What is encoded or decoded at once; longer signals take as much memory as this.
+
+Up to here a recording is one pass, and its codes are the original's to the bit. A window's products
+round differently from those of the whole, and one code in some ten thousand can then be another
+where two entries are almost equally near.
+"""
 
 RESIDUAL_GAIN = 0.3
 """Of random weights: residual units that add little do not amplify rounding errors."""

@@ -21,8 +21,13 @@ from speechloom_encodec.weights import read_weights
 
 __all__ = ["EncodecCodec"]
 
-WINDOW_SECONDS = 4.0
-"""What a stream encodes or decodes at once; longer signals take as much memory as this."""
+WINDOW_SECONDS = 32.0
+"""What a stream encodes or decodes at once; longer signals take as much memory as this.
+
+Up to here a recording is one pass, and its codes are the original's to the bit. Pieces round
+differently from the whole, and one code in some ten thousand can then be another where two entries
+are almost equally near.
+"""
 
 RESIDUAL_GAIN = 0.3
 """Of random weights: residual units that add little do not amplify rounding errors."""
