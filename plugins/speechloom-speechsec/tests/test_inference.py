@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from fractions import Fraction
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from speechloom.decoding import DecodeConfig, ExecutionConfig, has_bfloat16_unit
 from speechloom.errors import UsageError
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom.spec import ComponentSpec, GeneratorFacts
+from speechloom.values import Canvas, Codes
 from speechloom_speechsec import conditioned
 from speechloom_speechsec.conditioned import condition
 from speechloom_speechsec.config import SpeechSECConfig, tiny
@@ -167,8 +169,9 @@ def generator(**options: object) -> SpeechSECGenerator:
         summary="Units to codes",
         license="MIT",
         facts=GeneratorFacts(
-            tasks=("synthesize",),
+            tasks=("synthesize", "continue"),
             content=("tokens:toy",),
+            free_tasks=("continue",),
             gives="codes:toy",
             frame_rate=50,
             codebooks=3,
@@ -176,6 +179,29 @@ def generator(**options: object) -> SpeechSECGenerator:
         ),
     )
     return SpeechSECGenerator(spec, loud(tiny()), **options)  # type: ignore[arg-type]
+
+
+def test_a_canvas_without_content_is_filled_in_its_own_way() -> None:
+    canvas = Canvas(
+        task="continue",
+        ids=torch.zeros(1, 3, 30, dtype=torch.int64),
+        known=torch.zeros(1, 3, 30, dtype=torch.bool),
+        lengths=torch.tensor([30]),
+        gives="codes:toy",
+        frame_rate=Fraction(50),
+        codebook_size=11,
+        seeds=torch.tensor([5]),
+        items=torch.tensor([0]),
+    )
+    cool = DecodeConfig(steps=(2,), sample=SampleConfig(temperature=0.0))
+    hot = DecodeConfig(steps=(4,), sample=SampleConfig(temperature=2.0), choice_temperature=9.0)
+
+    def codes(**options: DecodeConfig) -> list[object]:
+        filled = generator(**options).fill(canvas)
+        assert isinstance(filled, Codes)
+        return filled.ids.tolist()
+
+    assert codes(decode=cool, free=hot) == codes(decode=hot) != codes(decode=cool)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])

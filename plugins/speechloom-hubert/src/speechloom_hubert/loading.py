@@ -184,13 +184,13 @@ def _network(config: Mapping[str, Any], layers: int, device: str = "meta") -> nn
         "add_adapter": False,
     }
     wanted.pop("gradient_checkpointing", None)
-    network: HubertModel | WavLMModel
+    network: nn.Module
     with torch.device(device):
         if config["model_type"] == "hubert":
             network = HubertModel(HubertConfig(**wanted))
         else:
             network = WavLMModel(WavLMConfig(**wanted))
-    positions = network.encoder.pos_conv_embed.conv
+    positions = network.get_submodule("encoder.pos_conv_embed.conv")
     if parametrize.is_parametrized(positions):
         parametrize.remove_parametrizations(positions, "weight", leave_parametrized=True)
     return network

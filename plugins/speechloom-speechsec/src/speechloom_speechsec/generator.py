@@ -39,6 +39,8 @@ class SpeechSECGenerator:
         network: in eval mode, float32.
         weights: sha256 by file name.
         decode: passes, schedule and sampling.
+        free: the same for canvases without content, where cool draws end in a hum; `decode` when
+            left out.
         device: where it runs.
         execution: number format and layout of the network; see `speechloom.decoding`. It can be
             changed later, also on a generator that a pipeline uses: ``generator.execution = ...``.
@@ -51,12 +53,14 @@ class SpeechSECGenerator:
         *,
         weights: Mapping[str, str] | None = None,
         decode: DecodeConfig | None = None,
+        free: DecodeConfig | None = None,
         device: str = "cpu",
         execution: ExecutionConfig | None = None,
     ) -> None:
         self._spec = spec
         self._weights = dict(weights or {})
         self._decode = decode or DecodeConfig()
+        self._free = free or self._decode
         self._network = network.eval().requires_grad_(False).to(device)
         self._device = torch.device(device)
         self.execution = execution or ExecutionConfig()
@@ -100,7 +104,9 @@ class SpeechSECGenerator:
         one = torch.zeros(1, dtype=torch.int64, device=self._device)
         for _ in range(2):  # the second call of a compiled network may compile once more
             masked_decode(
-                condition(self._laid_out, content, one, guided=self._is_guided(), padded=False),
+                condition(
+                    self._laid_out, content, one, guided=_is_guided(self._decode), padded=False
+                ),
                 codes,
                 torch.zeros_like(codes, dtype=torch.bool),
                 one + frames,
@@ -128,16 +134,16 @@ class SpeechSECGenerator:
         """
         facts = check_canvas(self._spec, canvas)
         kind, _, name = facts.gives.partition(":")
-        device = self._device
+        device, decode = self._device, self._settings(canvas)
         filled = masked_decode(
-            self._conditioned(canvas),
+            self._conditioned(canvas, guided=_is_guided(decode)),
             canvas.ids.to(device),
             canvas.known.to(device),
             canvas.lengths.to(device),
             seeds=canvas.seeds.to(device),
             items=canvas.items.to(device),
             stage=STAGES[kind],
-            config=_scaled(self._decode, canvas.temperature),
+            config=decode,
         )
         inside = torch.arange(filled.shape[-1], device=device) < canvas.lengths.to(device)[:, None]
         ids = torch.where(inside[:, None], filled, 0).cpu()
@@ -163,19 +169,24 @@ class SpeechSECGenerator:
             return torch.full((batch, frames), NO_CONTENT, dtype=torch.int64)
         return canvas.content
 
-    def _conditioned(self, canvas: Canvas) -> ConditionedSpeechSEC:
+    def _settings(self, canvas: Canvas) -> DecodeConfig:
+        chosen = self._free if canvas.content is None else self._decode
+        return _scaled(chosen, canvas.temperature)
+
+    def _conditioned(self, canvas: Canvas, *, guided: bool) -> ConditionedSpeechSEC:
         device = self._device
         return condition(
             self._laid_out,
             self.content_ids(canvas).to(device),
             torch.full((canvas.batch,), TASKS.index(canvas.task), device=device),
             None if canvas.voices is None else canvas.voices.to(device),
-            guided=self._is_guided(),
+            guided=guided,
             padded=bool((canvas.lengths < canvas.ids.shape[-1]).any()),
         )
 
-    def _is_guided(self) -> bool:
-        return self._decode.sample.guidance != 1.0
+
+def _is_guided(decode: DecodeConfig) -> bool:
+    return decode.sample.guidance != 1.0
 
 
 def _scaled(decode: DecodeConfig, temperature: float) -> DecodeConfig:

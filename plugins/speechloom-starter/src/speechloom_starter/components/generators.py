@@ -39,6 +39,12 @@ CODES_DECODE = DecodeConfig(
     sample=SampleConfig(temperature=0.4, top_p=0.9, guidance=2.0),
     choice_temperature=0.3,
 )
+# Speech without words has nothing to follow: ranked by confidence alone it settles on one vowel.
+FREE_DECODE = DecodeConfig(
+    steps=(16,),
+    sample=SampleConfig(temperature=0.9, top_p=0.95),
+    choice_temperature=12.0,
+)
 
 
 def _weights_of(files: Mapping[str, WeightFile]) -> dict[str, str]:
@@ -78,14 +84,21 @@ class StarterUnitsToCodes(_StarterGenerator):
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> StarterUnitsToCodes:
         """The shipped network."""
         weights = _weights_of(cls.weight_files(spec))
-        return cls(spec, load_u2c(), weights=weights, decode=CODES_DECODE, device=device)
+        return cls(
+            spec,
+            load_u2c(),
+            decode=CODES_DECODE,
+            free=FREE_DECODE,
+            weights=weights,
+            device=device,
+        )
 
     @classmethod
     def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> StarterUnitsToCodes:
         """A tiny network of the same layout."""
         assert isinstance(spec.facts, GeneratorFacts)
         network = SpeechSEC(_tiny(spec.facts, 512, 128), seed=seed)
-        return cls(spec, network, decode=CODES_DECODE)
+        return cls(spec, network, decode=CODES_DECODE, free=FREE_DECODE)
 
 
 class StarterTextToUnits(_StarterGenerator):
