@@ -29,8 +29,8 @@ WINDOW_SECONDS = 32.0
 """What is encoded or decoded at once; longer signals take as much memory as this.
 
 Up to here a recording is one pass, and its codes are the original's to the bit. A window's products
-round differently from those of the whole, and one code in some ten thousand can then be another
-where two entries are almost equally near.
+round differently from those of the whole, and where two entries are almost equally near another one
+can be taken: up to two codes in ten thousand were seen.
 """
 
 RESIDUAL_GAIN = 0.3
