@@ -123,8 +123,9 @@ def test_fixed_shapes_give_the_codes_of_the_loop(
 def test_every_way_to_sample_equals_the_loop(sample: SampleConfig) -> None:
     request = make_request([30, 17, 1], 30, 4, 0.3)
     network = MixingNetwork(unconditional=MixingNetwork(seed=1))
-    config = DecodeConfig(steps=(5, 2), sample=sample, greedy_last=False)
-    assert torch.equal(fixed(network, request, config), loop(network, request, config))
+    for levels in (None, 1):
+        config = DecodeConfig(steps=(5, 2), sample=sample, greedy_last=False, guided_levels=levels)
+        assert torch.equal(fixed(network, request, config), loop(network, request, config))
 
 
 def test_a_bucket_with_more_frames_changes_nothing() -> None:

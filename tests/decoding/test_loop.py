@@ -304,6 +304,26 @@ def test_guidance_uses_the_twin(batch: Batch) -> None:
     assert len(twin.calls) == 3
 
 
+def test_guidance_of_the_first_levels_leaves_the_others_alone(batch: Batch) -> None:
+    twin = ToyNetwork()
+    twin.table = -twin.table
+    sample = SampleConfig(guidance=4.0)
+    first = DecodeConfig(steps=(2,), sample=sample, guided_levels=1)
+    network = ToyNetwork(unconditional=twin)
+    mixed = library(network, batch, first)
+    assert (len(network.calls), len(twin.calls)) == (4, 2)
+    all_levels = library(network, batch, replace(first, guided_levels=None))
+    assert torch.equal(mixed[:, 0], all_levels[:, 0])
+    assert not torch.equal(mixed, all_levels)
+    plain = library(ToyNetwork(), batch, replace(first, sample=SampleConfig()))
+    assert torch.equal(library(ToyNetwork(), batch, replace(first, guided_levels=0)), plain)
+
+
+def test_a_negative_number_of_guided_levels_is_refused() -> None:
+    with pytest.raises(UsageError, match="guided_levels"):
+        DecodeConfig(guided_levels=-1)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -20,6 +20,8 @@ class DecodeConfig:
         annealing: the temperature falls through a level's passes; False keeps it.
         greedy_last: the last pass of a level takes the best ids, and so does an only pass.
         choice_temperature: noise in the ranking; it falls with every pass and is 0 in the last.
+        guided_levels: levels from the first on that are guided; None guides all. A guided pass
+            runs the network twice, and the coarse levels carry what guidance is for.
     """
 
     steps: tuple[int, ...] = (16,)
@@ -28,6 +30,7 @@ class DecodeConfig:
     annealing: bool = True
     greedy_last: bool = True
     choice_temperature: float = 1.0
+    guided_levels: int | None = None
 
     def __post_init__(self) -> None:
         check_schedule(self.schedule)
@@ -37,6 +40,18 @@ class DecodeConfig:
             raise UsageError(
                 f"`choice_temperature` must be 0 or more, but is {self.choice_temperature}."
             )
+        if self.guided_levels is not None and self.guided_levels < 0:
+            raise UsageError(f"`guided_levels` must be 0 or more, but is {self.guided_levels}.")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any pass needs the network without its condition."""
+        return self.is_guided_at(0)
+
+    def is_guided_at(self, level: int) -> bool:
+        """Whether the passes of a level need the network without its condition."""
+        inside = self.guided_levels is None or level < self.guided_levels
+        return inside and self.sample.guidance != 1.0
 
     def steps_of(self, level: int) -> int:
         """Passes of a level with enough unknown positions."""
@@ -44,12 +59,14 @@ class DecodeConfig:
 
     def sample_at(self, level: int, step: int) -> SampleConfig:
         """How tokens are drawn in one pass."""
-        steps = self.steps_of(level)
+        steps, sample = self.steps_of(level), self.sample
+        if not self.is_guided_at(level):
+            sample = replace(sample, guidance=1.0)
         if self.greedy_last and step == steps - 1:
-            return replace(self.sample, temperature=0.0)
+            return replace(sample, temperature=0.0)
         if not self.annealing:
-            return self.sample
-        return replace(self.sample, temperature=anneal(self.sample.temperature, step, steps))
+            return sample
+        return replace(sample, temperature=anneal(sample.temperature, step, steps))
 
     def choice_at(self, level: int, step: int) -> float:
         """Noise in the ranking of one pass; none in the last, where nothing is ranked."""

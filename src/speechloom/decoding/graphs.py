@@ -120,7 +120,7 @@ def decode_fixed(
         )
     if not codes.numel():
         return codes.clone()
-    if plan.config.sample.guidance != 1.0 and network.unconditional is None:
+    if plan.config.is_guided and network.unconditional is None:
         raise UsageError("`guidance` must be 1: this network has no unconditional twin.")
     real = torch.arange(frames, device=codes.device) < lengths[:, None]
     unknown = ~known & real[:, None]
@@ -205,7 +205,7 @@ class _Filler:
         """Hidden states of the frames `at`, zero in rows that do not count, and the head."""
         every = torch.arange(len(codes), device=codes.device)
         place = at.clamp(max=codes.shape[-1] - 1)
-        guided = self.plan.config.sample.guidance != 1.0
+        guided = self.plan.config.is_guided_at(level)
         hidden, free = (
             None
             if network is None

@@ -117,7 +117,7 @@ def masked_decode(
     Source: SoundStorm, section 3.3. We differ: exact counts per item, late joining.
     """
     config = config or DecodeConfig()
-    if config.sample.guidance != 1.0 and network.unconditional is None:
+    if config.is_guided and network.unconditional is None:
         raise UsageError("`guidance` must be 1: this network has no unconditional twin.")
     canvas = _prepare(network, codes, known, lengths, seeds, items)
     _fill(network, canvas, stage, config, progress or _silent)
@@ -262,15 +262,15 @@ class _Decision:
             None
             if network is None
             else network.hidden(codes, one.level, at.lengths, at.items)[at.rows, frame]
-            for network in (self.network, self._twin())
+            for network in (self.network, self._twin(one.level))
         )
         assert hidden is not None
         weight, bias = self.network.head(one.level)
         return HeadScores(hidden=hidden, weight=weight, bias=bias, unconditional=free)
 
-    def _twin(self) -> MaskedNetwork | None:
+    def _twin(self, level: int) -> MaskedNetwork | None:
         """The network without its condition, where guidance needs it."""
-        return self.network.unconditional if self.config.sample.guidance != 1.0 else None
+        return self.network.unconditional if self.config.is_guided_at(level) else None
 
     def _keys(self, one: _Pass, item: Tensor, frame: Tensor) -> NoiseKeys:
         return NoiseKeys(

@@ -105,7 +105,7 @@ class SpeechSECGenerator:
         for _ in range(2):  # the second call of a compiled network may compile once more
             masked_decode(
                 condition(
-                    self._laid_out, content, one, guided=_is_guided(self._decode), padded=False
+                    self._laid_out, content, one, guided=self._decode.is_guided, padded=False
                 ),
                 codes,
                 torch.zeros_like(codes, dtype=torch.bool),
@@ -136,7 +136,7 @@ class SpeechSECGenerator:
         kind, _, name = facts.gives.partition(":")
         device, decode = self._device, self._settings(canvas)
         filled = masked_decode(
-            self._conditioned(canvas, guided=_is_guided(decode)),
+            self._conditioned(canvas, guided=decode.is_guided),
             canvas.ids.to(device),
             canvas.known.to(device),
             canvas.lengths.to(device),
@@ -183,10 +183,6 @@ class SpeechSECGenerator:
             guided=guided,
             padded=bool((canvas.lengths < canvas.ids.shape[-1]).any()),
         )
-
-
-def _is_guided(decode: DecodeConfig) -> bool:
-    return decode.sample.guidance != 1.0
 
 
 def _scaled(decode: DecodeConfig, temperature: float) -> DecodeConfig:
