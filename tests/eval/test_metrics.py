@@ -308,7 +308,8 @@ def test_the_default_set_does_without_what_is_not_installed(without):
     assert set(absent) == {"stoi", "pesq", "speaker_similarity", "dnsmos", "wer", "wer_reference"}
     assert "speechloom[eval-pesq]" in absent["pesq"]
     assert [m.name for m in chosen] == [
-        "mcd", "f0_error", "voicing_error", "rtf", "first_chunk", "peak_memory",
+        "mcd", "f0_error", "voicing_error", "seam_flux", "seam_level", "silence", "variety",
+        "rtf", "first_chunk", "peak_memory",
     ]  # fmt: skip
 
 

@@ -192,6 +192,7 @@ def _as_sample(case: EvalCase, result: _Result) -> Sample:
         voice=_voice_recording(case),
         transcript=case.expected_words,
         spoken=_added_part(case, result),
+        regions=result.regions or None,
         measurement=result.measurement,
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from speechloom.errors import UsageError
 from speechloom.eval.measurement import Measurement
 from speechloom.eval.spectrum import SAMPLE_RATE
+from speechloom.speech import Region
 from speechloom.values import Audio
 
 __all__ = ["Sample", "same_timing"]
@@ -31,6 +32,7 @@ class Sample:
         voice: a recording of the speaker whom the result should sound like.
         transcript: what is said in `spoken`.
         spoken: the part of the result that says the transcript; the whole by default.
+        regions: the stretches of the result that were generated; None when that is not known.
         measurement: what making the result cost; None when it existed already.
     """
 
@@ -39,6 +41,7 @@ class Sample:
     voice: Audio | None = None
     transcript: str | None = None
     spoken: Audio | None = None
+    regions: tuple[Region, ...] | None = None
     measurement: Measurement | None = None
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
 

@@ -11,11 +11,12 @@ from speechloom.eval.sample import Sample
 
 __all__ = ["Metric", "Need", "Score"]
 
-Need = Literal["measurement", "reference", "transcript", "voice"]
+Need = Literal["measurement", "reference", "regions", "transcript", "voice"]
 
 _ABSENT: dict[Need, str] = {
     "measurement": "nothing was made: the result existed already",
     "reference": "the case has no reference recording",
+    "regions": "it is not known which part of the result was generated",
     "transcript": "the case does not say what the result should say",
     "voice": "the case has no recording of the voice",
 }

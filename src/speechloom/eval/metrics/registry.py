@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from speechloom.errors import BackendUnavailable, UsageError
-from speechloom.eval.metrics import cost, distortion, dnsmos, pesq, speaker, stoi, wer
+from speechloom.eval.metrics import cost, distortion, dnsmos, pesq, regions, speaker, stoi, wer
 from speechloom.eval.metrics.metric import Metric
 
 __all__ = ["METRICS", "choose_metrics"]
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
-    for module in (wer, speaker, stoi, pesq, distortion, dnsmos, cost)
+    for module in (wer, speaker, stoi, pesq, distortion, dnsmos, regions, cost)
     for metric in module.METRICS
 }
 """Every metric by its name."""
