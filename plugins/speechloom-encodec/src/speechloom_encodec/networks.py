@@ -14,6 +14,7 @@ from transformers.models.encodec.modeling_encodec import (
     EncodecConv1d,
     EncodecConvTranspose1d,
     EncodecLSTM,
+    EncodecResnetBlock,
 )
 
 from speechloom.values import frames_in
@@ -71,6 +72,53 @@ def _quantized(model: EncodecModel, latents: Tensor, levels: int) -> Tensor:
     return torch.stack(ids)
 
 
+# The layers, with less copying -------------------------------------------------------------
+
+Layers = Sequence[nn.Module]
+
+
+def _lean(layers: nn.ModuleList) -> Layers:
+    """Layers of transformers that give the same bits, but write where nobody reads any more.
+
+    Activations work in place, and convolutions of one sample are not padded by nothing, which
+    would copy. The first activation behind an LSTM is left, because a stream keeps its input.
+    """
+    lean: list[nn.Module] = []
+    for before, layer in zip([None, *layers], layers, strict=False):
+        if isinstance(layer, nn.ELU):
+            lean.append(nn.ELU(layer.alpha, inplace=not isinstance(before, EncodecLSTM)))
+        elif isinstance(layer, EncodecResnetBlock):
+            lean.append(_Residual(layer))
+        else:
+            lean.append(layer)
+    return lean
+
+
+class _Residual(nn.Module):
+    """A residual block of transformers, by its own weights; see `_lean`."""
+
+    def __init__(self, block: EncodecResnetBlock) -> None:
+        super().__init__()
+        first, *rest = block.block
+        # The shortcut reads the input too, so that the first activation must leave it.
+        self.block = nn.Sequential(first, *(_in_place(layer) for layer in rest))
+        self.shortcut = _in_place(block.shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T] to the same."""
+        total: Tensor = self.block(x)
+        return total.add_(self.shortcut(x))
+
+
+def _in_place(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.ELU):
+        return nn.ELU(layer.alpha, inplace=True)
+    if isinstance(layer, EncodecConv1d) and layer.conv.kernel_size == (1,):
+        norm = [layer.norm] if layer.norm_type == "time_group_norm" else []
+        return nn.Sequential(layer.conv, *norm)
+    return layer
+
+
 # The whole signal, as a stream ------------------------------------------------------------
 
 
@@ -86,10 +134,12 @@ class StreamNetwork:
     def __init__(self, model: EncodecModel, config: NetworkConfig) -> None:
         self._model = model
         self._hop = config.hop
+        self._encoder = _parts(_lean(model.encoder.layers))
+        self._decoder = _parts(_lean(model.decoder.layers))
 
     def encode(self, samples: Tensor, levels: int, window: int) -> tuple[Tensor, Tensor | None]:
         """Ids int64 [K, F] of samples [1, T]; there are no scales."""
-        before, lstm, after = _parts(self._model.encoder.layers)
+        before, lstm, after = self._encoder
         hop = self._hop
         reach = -(-_reach(before) // hop) * hop
         stages = (_Bounded(before, reach, takes=hop), _Recurrent(lstm), _Bounded(after))
@@ -99,21 +149,18 @@ class StreamNetwork:
 
     def play(self, ids: Tensor, scales: Tensor | None, window: int) -> Iterator[Tensor]:
         """Samples [1, n x hop] of ids [k, F], piece by piece."""
-        before, lstm, after = _parts(self._model.decoder.layers)
+        before, lstm, after = self._decoder
         stages = (_Bounded(before), _Recurrent(lstm), _Bounded(after, gives=self._hop))
         for piece in torch.split(ids, max(window, MIN_WINDOW), -1):
             yield _through(stages, embedded(self._model, piece[None]))[0]
 
 
-Layers = Sequence[nn.Module]
-
-
-def _parts(layers: nn.ModuleList) -> tuple[Layers, nn.LSTM, Layers]:
+def _parts(layers: Layers) -> tuple[Layers, nn.LSTM, Layers]:
     """What comes before the LSTM, it, and what comes after it."""
     (at,) = [index for index, layer in enumerate(layers) if isinstance(layer, EncodecLSTM)]
     lstm = layers[at].lstm
     assert isinstance(lstm, nn.LSTM)
-    return list(layers[:at]), lstm, list(layers[at + 1 :])
+    return layers[:at], lstm, layers[at + 1 :]
 
 
 def _reach(layers: Layers) -> int:
@@ -196,6 +243,8 @@ class ChunkedNetwork:
         assert config.chunk_frames is not None
         self._model = model
         self._config = config
+        self._encoder = nn.Sequential(*_lean(model.encoder.layers))
+        self._decoder = nn.Sequential(*_lean(model.decoder.layers))
         self._chunk, self._stride, self._frames = config.chunk, config.stride, config.chunk_frames
 
     def encode(self, samples: Tensor, levels: int, window: int) -> tuple[Tensor, Tensor | None]:
@@ -207,7 +256,7 @@ class ChunkedNetwork:
         for number, offset in enumerate(range(0, length, self._stride)):
             chunk = samples[None, :, offset : offset + self._chunk]
             scale = 1e-8 + chunk.mean(1, keepdim=True).pow(2).mean(2, keepdim=True).sqrt()
-            found = _quantized(self._model, self._model.encoder(chunk / scale), levels)
+            found = _quantized(self._model, self._encoder(chunk / scale), levels)
             first = number * self._frames
             ids[:, first : first + found.shape[-1]] = found
             scales[first : first + found.shape[-1]] = scale.flatten()
@@ -227,7 +276,7 @@ class ChunkedNetwork:
         heard = int((scales > 0).sum())
         if heard == 0:
             return torch.zeros(self._config.audio_channels, self._stride, device=ids.device)
-        played: Tensor = self._model.decoder(embedded(self._model, ids[None, :, :heard]))[0]
+        played: Tensor = self._decoder(embedded(self._model, ids[None, :, :heard]))[0]
         return played * scales[0]
 
 
