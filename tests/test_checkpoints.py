@@ -76,6 +76,32 @@ def test_a_path_that_does_not_exist_is_no_hub_id(location: str) -> None:
         find_checkpoint(location, ["config.json"])
 
 
+def test_a_checkpoint_inside_a_package_is_found_without_importing_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "speechloom_boxed"
+    (package / "weights").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (folder / "weights.pth").rename(package / "weights" / "weights.pth")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    for location in (
+        "package:speechloom_boxed/weights",
+        "package:speechloom_boxed/weights/weights.pth",
+    ):
+        found = find_checkpoint(location, ["weights.pth"])
+        assert found == {"weights.pth": package / "weights" / "weights.pth"}
+    pinned = pinned_files("package:speechloom_boxed/weights", sha256={"weights.pth": "0"})
+    assert pinned["weights.pth"].path == package / "weights" / "weights.pth"
+    with pytest.raises(WeightsError, match="there is no .*boxed/other"):
+        find_checkpoint("package:speechloom_boxed/other", ["weights.pth"])
+
+
+@pytest.mark.parametrize("name", ["speechloom_nowhere", "", "../etc", "a.b"])
+def test_a_checkpoint_in_a_package_that_is_not_installed_is_refused(name: str) -> None:
+    with pytest.raises(WeightsError, match="which is not installed"):
+        find_checkpoint(f"package:{name}/weights", ["weights.pth"])
+
+
 def test_a_local_checkpoint_has_no_revision(folder: Path) -> None:
     with pytest.raises(WeightsError, match="revision 'main'.*leave it out"):
         find_checkpoint(folder, ["config.json"], revision="main")

@@ -1,7 +1,8 @@
 """Checkpoints of public models: find their files, check them, read them safely.
 
-A checkpoint is a local folder, a local file or a hub id (``owner/name``). Files of the hub come
-from the local cache first and are downloaded only when they are not in it. Pickles are read with
+A checkpoint is a local folder, a local file, a folder or file inside an installed package
+(``package:speechloom_mine/weights``) or a hub id (``owner/name``). Files of the hub come from the
+local cache first and are downloaded only when they are not in it. Pickles are read with
 ``weights_only=True``; whatever needs more is refused with the way out.
 
 Importing this imports no torch, so that a plugin's light modules can use it.
@@ -10,6 +11,7 @@ Importing this imports no torch, so that a plugin's light modules can use it.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import pickle
 import re
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_IN_PACKAGE = "package:"
 _SHOWN = 5
 """Names that a message lists before it only counts."""
 
@@ -53,7 +56,8 @@ def find_checkpoint(
 
     Args:
         location: a folder that holds them; or one file, which stands for the first of `names`
-            whatever it is called, while the others are looked for beside it; or a hub id.
+            whatever it is called, while the others are looked for beside it; or either of them in
+            an installed package, as ``package:speechloom_mine/weights``; or a hub id.
         names: one entry per wanted file; a tuple names alternatives, and the first that exists is
             taken.
         revision: branch, tag or commit of a hub id; None for its default branch.
@@ -127,6 +131,8 @@ def _local(location: str | os.PathLike[str]) -> Path | None:
     Raises:
         WeightsError: it is neither.
     """
+    if isinstance(location, str) and location.startswith(_IN_PACKAGE):
+        return _from_package(location)
     path = Path(location).expanduser()
     if path.exists():
         return path
@@ -136,6 +142,26 @@ def _local(location: str | os.PathLike[str]) -> Path | None:
         f"the checkpoint {os.fspath(location)} does not exist; give a folder, a file or a hub id "
         "such as owner/name"
     )
+
+
+def _from_package(location: str) -> Path:
+    """The path inside a package, which is not imported."""
+    name, _, inside = location.removeprefix(_IN_PACKAGE).partition("/")
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = found.submodule_search_locations if found is not None else None
+    if not folders:
+        raise WeightsError(
+            f"the checkpoint {location} lies in the package {name!r}, which is not installed; "
+            "install the distribution that provides it"
+        )
+    paths = [Path(folder) / inside for folder in folders]
+    here = [path for path in paths if path.exists()]
+    if not here:
+        raise WeightsError(
+            f"the checkpoint {location} does not exist: there is no {paths[0]}; install the "
+            "distribution that provides it again"
+        )
+    return here[0]
 
 
 def _folder(local: Path) -> Path:
