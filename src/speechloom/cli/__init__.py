@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from speechloom.cli import batch, codec, eval, models, plugins, tasks
+from speechloom.cli import batch, codec, eval, models, plugins, tasks, train
 from speechloom.errors import SpeechloomError, UsageError
 from speechloom.hooks import default_hooks
 
@@ -34,6 +34,8 @@ app.command("replay")(tasks.replay)
 app.command("tokens")(codec.tokens)
 app.command("batch")(batch.batch)
 app.command("eval")(eval.eval_command)
+app.command("train")(train.train)
+app.command("export")(train.export)
 app.add_typer(codec.app, name="codec")
 app.add_typer(models.app, name="models")
 app.add_typer(plugins.app, name="plugins")

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from speechloom.errors import BackendUnavailable, UsageError
+from speechloom.errors import BackendUnavailable, UsageError, WeightsError
 
 __all__ = [
     "BatchSettings",
@@ -30,6 +30,7 @@ __all__ = [
     "RecipePath",
     "ValidateSettings",
     "check_settings",
+    "from_record",
     "read_recipe",
     "recorded",
 ]
@@ -184,6 +185,9 @@ class Recipe(_Section):
     log_every: int = Field(default=10, gt=0)
 
 
+_KEYS = {field.alias or name for name, field in Recipe.model_fields.items()}
+
+
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read and check a recipe.
 
@@ -230,6 +234,23 @@ def recorded(recipe: Recipe, settings: BaseModel, folder: Path) -> dict[str, Any
     context = {"folder": folder}
     record = recipe.model_dump(mode="json", by_alias=True, context=context)
     return record | {"settings": settings.model_dump(mode="json", context=context)}
+
+
+def from_record(record: Mapping[str, Any], folder: Path) -> Recipe:
+    """A recipe from what `recorded` gave.
+
+    Args:
+        record: plain data.
+        folder: of the recipe.
+
+    Raises:
+        WeightsError: the record is of another version.
+    """
+    fields = {name: value for name, value in record.items() if name in _KEYS}
+    try:
+        return Recipe.model_validate(fields, context={"folder": folder})
+    except ValidationError as error:
+        raise WeightsError(_problems(folder / "the recorded recipe", error)) from None
 
 
 def _load_yaml(source: Path) -> Mapping[str, Any]:
