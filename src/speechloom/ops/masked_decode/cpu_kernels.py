@@ -173,10 +173,8 @@ def _between(low, high, lean):
 
 @_exactly
 def _lean(probe, goal, more, less):
-    """Where to probe next: by turns where a straight line would have the goal, and half way."""
-    if probe >= HALVINGS:
-        return -1.0
-    return 0.5 if probe % 2 else (more - goal) / (more - less)
+    """Where to probe next, of the way up: where a straight line would have the goal."""
+    return -1.0 if probe >= HALVINGS else (more - goal) / (more - less)
 
 
 @_exactly
@@ -187,8 +185,12 @@ def _threshold(ranks, weights, low, best, share, goal, by_mass):
     Any rank that divides the ids in the same way may be returned. A search of the interval from
     `low` up to and without `high`; every few probes it shrinks to the ranks that exist in it, so
     that ties and outliers cannot stall it.
+
+    Source: the Illinois rule (Dowell and Jarratt 1971, doi 10.1007/BF01934364): an end that stays
+    where it is counts for half as much, so that both ends come nearer.
     """
     high, more, less, probe = _INT(best + _INT(1)), np.float64(share), 0.0, 0
+    last_side = 0
     while np.int64(high) - np.int64(low) > 1:
         rank = _between(low, high, _lean(probe, goal, more, less))
         share = np.float64(
@@ -196,10 +198,14 @@ def _threshold(ranks, weights, low, best, share, goal, by_mass):
         )
         if share == goal:
             return rank
-        if share > goal:
+        side = 1 if share > goal else -1
+        if side > 0:
             low, more = rank, share
+            less = goal - 0.5 * (goal - less) if side == last_side else less
         else:
             high, less = rank, share
+            more = goal + 0.5 * (more - goal) if side == last_side else more
+        last_side = side
         probe += 1
         if probe % PROBES == 0:
             low, below = _neighbours(ranks, low, high)
@@ -229,11 +235,17 @@ def _exp(x):
 
 
 @_fused
-def _weigh(scores, ranks, floor, best, rate, weights):
-    """Fill the weights of a row; ids below `floor` weigh nothing."""
+def _weigh(scores, best, rate, weights):
+    """Fill the weights of a row."""
     for i in range(scores.size):
-        weight = _exp((scores[i] - best) * rate)
-        weights[i] = weight if ranks[i] >= floor else _FLOAT(0)
+        weights[i] = _exp((scores[i] - best) * rate)
+
+
+@_exactly
+def _drop_below(ranks, floor, weights):
+    """Ids below `floor` weigh nothing."""
+    for i in range(ranks.size):
+        weights[i] = weights[i] if ranks[i] >= floor else _FLOAT(0)
 
 
 @_summed
@@ -310,19 +322,20 @@ def draw_row(scores, uniform, temperature, top_k, top_p, scratch):
     best = _score(high)
     if temperature == 0.0:
         return _first_at(ranks, high), best, 0.0
-    rate, floor = min(_FLOAT(1.0 / temperature), _LARGEST), finite
-    count = _count_from(ranks, floor)
+    _weigh(scores, best, min(_FLOAT(1.0 / temperature), _LARGEST), weights)
+    total = _add_up(weights, sums)
+    whole = total if temperature == 1.0 else 0.0
+    floor, count = finite, _count_from(ranks, finite)
     if 0 < top_k < count:
         floor = _threshold(ranks, weights, floor, high, count, top_k, False)
-    _weigh(scores, ranks, floor, best, rate, weights)
     if top_p < 1.0:
         mass = _mass_from(ranks, weights, floor)
         floor = _threshold(ranks, weights, floor, high, mass, top_p * mass, True)
-        _weigh(scores, ranks, floor, best, rate, weights)
-    total = _add_up(weights, sums)
+    if floor > finite:
+        _drop_below(ranks, floor, weights)
+        total = _add_up(weights, sums)
     token = _invert(weights, sums, uniform * total)
-    is_whole = temperature == 1.0 and floor == finite
-    return token, best, total if is_whole else 0.0
+    return token, best, whole
 
 
 @_exactly
