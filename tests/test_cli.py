@@ -6,7 +6,8 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ import speechloom.pipeline
 from speechloom.container import load_audio, save_audio
 from speechloom.hooks import Hooks
 from speechloom.registry import Registry
-from speechloom.values import Audio
+from speechloom.testing.fakes import FakeCodec
+from speechloom.values import Audio, Codes
 
 Run = Callable[..., tuple[int, str, str]]
 Record = Callable[..., Audio]
@@ -118,6 +120,32 @@ def test_codec_round_trip_has_the_exact_length(run: Run, recording: Path, tmp_pa
     code, out, err = run("codec", "decode", codes, "-o", back, "--json")
     assert code == 0, err
     assert json.loads(out)["seconds"] == pytest.approx(3.0, abs=1e-4)
+
+
+def test_the_loudness_of_codes_is_kept(
+    run: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec with scales plays them, and the file between its two halves holds them."""
+    torch = pytest.importorskip("torch")
+    encode, decode = FakeCodec.encode, FakeCodec.decode
+
+    def encoded(self: FakeCodec, audio: Sequence[Audio]) -> Codes:
+        codes = encode(self, audio)
+        return replace(codes, scales=torch.full((len(audio), codes.ids.shape[-1]), 0.5))
+
+    def played(self: FakeCodec, codes: Codes) -> list[Audio]:
+        assert codes.scales is not None
+        (audio,) = decode(self, codes)
+        return [Audio(audio.samples * float(codes.scales[0, 0]), audio.sample_rate)]
+
+    plain, back, codes = tmp_path / "plain.wav", tmp_path / "back.wav", tmp_path / "codes.npz"
+    for output in (plain, back):
+        assert run("codec", "encode", recording, "-o", codes)[0] == 0
+        assert run("codec", "decode", codes, "-o", output)[0] == 0
+        monkeypatch.setattr(FakeCodec, "encode", encoded)
+        monkeypatch.setattr(FakeCodec, "decode", played)
+    half = load_audio(plain).samples / 2
+    np.testing.assert_allclose(load_audio(back).samples, half, atol=2**-15)
 
 
 def test_tokens_merge_runs(run: Run, recording: Path) -> None:

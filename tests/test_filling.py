@@ -7,6 +7,7 @@ of the right moment of the recording.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -329,6 +330,41 @@ def test_a_frame_that_the_encoder_did_not_give_is_not_known() -> None:
     sheet = Sheet(0, F(2), (Copy(F(0), F(0), F(1)),))
     canvas = known_codes(sheet, source, F(50), IndexCodec(F(50), 0, missing=1))
     assert canvas.known[0, 0].tolist() == [True] * 49 + [False] * 51
+
+
+class Loud(IndexCodec):
+    """A codec that normalises loudness: frame i has scale i + 1, the last one only fills up."""
+
+    def encode(self, audio: Sequence[Audio]) -> Codes:
+        codes = super().encode(audio)
+        scales = torch.arange(1.0, codes.ids.shape[-1] + 1).repeat(len(audio), 1)
+        scales[:, -1] = 0
+        return replace(codes, scales=scales)
+
+
+def test_what_is_made_is_as_loud_as_what_is_known() -> None:
+    source = indexed(1_600, 16_000)
+    sheets = [Sheet(0, F(8, 50), (Copy(F(0), F(0), F(1, 10)),)), Sheet(1, F(6, 50))]
+    listener = Listener(codebooks=2, codebook_size=INDEX_SIZE)
+    filler = Filler("continue", listener, codec=Loud(F(50), 0))
+    first, second = filler.fill([job(sheet, source) for sheet in sheets])
+    assert listener.canvas.scales is not None
+    assert listener.canvas.scales[-1].tolist() == [1, 2, 3, 4, 0, 0, 0, 0]
+    assert first.scales is not None
+    assert first.scales.tolist() == [1, 2, 3, 4, 2.5, 2.5, 2.5, 2.5]
+    assert first.as_codes("mine", INDEX_SIZE, F(50)).scales is not None
+    assert second.scales is None  # nothing is known of it: the codec decides
+
+
+def test_scales_that_a_generator_gives_are_kept() -> None:
+    class Own(Listener):
+        def fill(self, canvas: Canvas) -> Codes:
+            batch, _, frames = canvas.ids.shape
+            return replace(super().fill(canvas), scales=torch.full((batch, frames), 0.5))
+
+    (filled,) = Filler("synthesize", Own()).fill([job(Sheet(0, F(1)))])
+    assert filled.scales is not None
+    assert filled.scales.tolist() == [0.5] * 50
 
 
 def test_a_stretch_shorter_than_a_frame_is_not_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -151,3 +152,32 @@ def test_two_items_are_refused() -> None:
     codec = FakeCodec.from_random(FakeCodec.default_spec)
     with pytest.raises(UsageError, match="one item"):
         list(stream_decode(codec, codes_for(codec.spec.facts, [3, 4])))
+
+
+class Faders(FakeCodec):
+    """Plays nothing but the scales of its frames, 320 samples each."""
+
+    def decode(self, codes: Codes) -> list[Audio]:
+        assert codes.scales is not None
+        return [Audio(np.repeat(codes.scales[0].numpy(), 320), 16_000)]
+
+
+def test_scales_go_with_their_frames() -> None:
+    codec = Faders.from_random(FakeCodec.default_spec)
+    plain = codes_for(codec.spec.facts, [57])
+    codes = replace(plain, scales=torch.linspace(0, 1, 57)[None])
+    (whole,) = codec.decode(codes)
+    streamed = joined(stream_decode(codec, codes, seconds=0.1))
+    assert np.array_equal(streamed.samples, whole.samples)
+
+
+def test_a_slice_of_codes_by_hand() -> None:
+    codes = Codes(
+        torch.arange(10).reshape(2, 1, 5), "fake", 64, Fraction(50), torch.tensor([5, 3]),
+        torch.arange(10.0).reshape(2, 5),
+    )  # fmt: skip
+    middle = codes.slice(2, 4)
+    assert middle.ids.tolist() == [[[2, 3]], [[7, 8]]]
+    assert middle.lengths.tolist() == [2, 1]
+    assert middle.scales is not None
+    assert middle.scales.tolist() == [[2.0, 3.0], [7.0, 8.0]]

@@ -68,11 +68,13 @@ class Filled:
         tokens: int64 [F] content tokens at the rate of their generator, or None.
         token_kind: vocabulary, size and rate of `tokens`.
         result: codes int64 [K, F], features float32 [D, F], or audio.
+        scales: float32 [F], what codes are played at; None where the codec decides.
     """
 
     result: torch.Tensor | Audio
     tokens: torch.Tensor | None = None
     token_kind: tuple[str, int, Fraction] | None = None
+    scales: torch.Tensor | None = None
 
     def as_tokens(self) -> tuple[Tokens, ...]:
         """The tokens as a value of one item; empty when there are none."""
@@ -80,6 +82,12 @@ class Filled:
             return ()
         vocabulary, size, rate = self.token_kind
         return (Tokens(self.tokens[None], vocabulary, size, rate),)
+
+    def as_codes(self, codec: str, codebook_size: int, frame_rate: Fraction) -> Codes:
+        """The codes as a value of one item."""
+        assert isinstance(self.result, torch.Tensor)
+        scales = None if self.scales is None else self.scales[None]
+        return Codes(self.result[None], codec, codebook_size, frame_rate, scales=scales)
 
 
 @dataclass
@@ -146,10 +154,12 @@ class Filler:
             canvas = _with_phones(canvas, jobs, self.frontend)
         canvas = self._with_known_codes(canvas, jobs, facts)
         canvas = _with_voices(canvas, jobs, facts)
-        result = _items(self.generator.fill(canvas), canvas, self.generator.spec)
+        result = self.generator.fill(canvas)
+        items = _items(result, canvas, self.generator.spec)
+        scales = _scales(result, canvas)
         return [
-            Filled(item, None if tokens is None else tokens[i], kind)
-            for i, item in enumerate(result)
+            Filled(item, None if tokens is None else tokens[i], kind, scales[i])
+            for i, item in enumerate(items)
         ]
 
     def _tokens(
@@ -227,9 +237,13 @@ class Filler:
             return canvas
         encoded = self.codec.encode([clip.audio for clip in clips])
         ids = torch.full(canvas.ids.shape, -1, dtype=torch.int64)
+        batch, _, frames = ids.shape
+        scales = None if encoded.scales is None else torch.zeros(batch, frames)
         for index, clip in enumerate(clips):
             _paste(ids[clip.job], encoded.item(index), clip)
-        return replace(canvas, ids=ids.clamp_min(0), known=ids >= 0)
+            if scales is not None and encoded.scales is not None:
+                _paste(scales[clip.job], encoded.scales[index], clip)
+        return replace(canvas, ids=ids.clamp_min(0), known=ids >= 0, scales=scales)
 
 
 def _alike(one: SheetJob, other: SheetJob) -> bool:
@@ -263,8 +277,8 @@ class _Clip:
 
 def _paste(sheet: torch.Tensor, encoded: torch.Tensor, clip: _Clip) -> None:
     """Put a clip's frames in place; the encoder may be a frame short at the end of a recording."""
-    ids = encoded[..., clip.skip : clip.skip + clip.frames]
-    sheet[..., clip.first : clip.first + ids.shape[-1]] = ids
+    frames = encoded[..., clip.skip : clip.skip + clip.frames]
+    sheet[..., clip.first : clip.first + frames.shape[-1]] = frames
 
 
 def _clips(
@@ -372,3 +386,23 @@ def _items(
             plugin=f"generator/{spec.id}",
         )
     return [ids[i, :, :n] for i, n in enumerate(canvas.lengths.tolist())]
+
+
+def _scales(
+    result: Codes | Tokens | Features | list[Audio], canvas: Canvas
+) -> Sequence[torch.Tensor | None]:
+    """What the codes of each item are played at, float32 [F]; None where the codec decides.
+
+    A generator that gives no scales leaves the loudness to the recording: what is made is played
+    at the mean of what is known.
+    """
+    if isinstance(result, Codes) and result.scales is not None:
+        scales = result.scales
+    elif canvas.scales is not None:
+        heard = canvas.scales > 0
+        mean = canvas.scales.sum(1, keepdim=True) / heard.sum(1, keepdim=True).clamp_min(1)
+        scales = torch.where(heard, canvas.scales, mean)
+    else:
+        return [None] * canvas.batch
+    rows = [scales[i, :n] for i, n in enumerate(canvas.lengths.tolist())]
+    return [row if bool((row > 0).any()) else None for row in rows]

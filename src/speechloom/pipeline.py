@@ -434,7 +434,7 @@ def _speech(
     if facts.gives.startswith("codes:"):
         name = facts.gives.removeprefix("codes:")
         codes = tuple(
-            Codes(f.result[None], name, facts.codebook_size, facts.frame_rate)
+            f.as_codes(name, facts.codebook_size, facts.frame_rate)
             for f in filled
             if not isinstance(f.result, Audio)
         )

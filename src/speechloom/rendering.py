@@ -17,7 +17,8 @@ import torch
 from speechloom.layout import Keep, Layout, Make
 from speechloom.spec import CodecFacts, GeneratorFacts, VocoderFacts
 from speechloom.speech import Region
-from speechloom.values import Audio, Codes, Features, fit_length, samples_at
+from speechloom.values import Audio, Features, fit_length
+from speechloom.windows import stream_decode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class Player:
         if isinstance(filled.result, Audio):
             yield filled.result.samples
         elif self.codec is not None:
-            yield from self._decoded(self.codec, filled.result)
+            yield from self._decoded(self.codec, filled)
         else:
             assert self.vocoder is not None
             yield self._rendered(self.vocoder, filled.result).samples
@@ -74,25 +75,11 @@ class Player:
         facts = cast(VocoderFacts, vocoder.spec.facts)
         return vocoder.render(Features(values[None], facts.features, facts.frame_rate))[0]
 
-    def _decoded(self, codec: Codec, ids: torch.Tensor) -> Iterator[NDArray[np.float32]]:
+    def _decoded(self, codec: Codec, filled: Filled) -> Iterator[NDArray[np.float32]]:
         facts = cast(CodecFacts, codec.spec.facts)
-        frames = ids.shape[-1]
-        window = int(WINDOW_SECONDS * facts.frame_rate)
-        if facts.context_frames is None:
-            window = frames
-        context = facts.context_frames or 0
-        for start in range(0, frames, window):
-            stop = min(start + window, frames)
-            low, high = max(0, start - context), min(frames, stop + context)
-            codes = Codes(
-                ids[None, :, low:high], facts.codes, facts.codebook_size, facts.frame_rate
-            )
-            (audio,) = codec.decode(codes)
-            first, begin, end = (
-                samples_at(frame, facts.sample_rate, facts.frame_rate)
-                for frame in (low, start, stop)
-            )
-            yield fit_length(audio.samples[:, begin - first :], end - begin)
+        codes = filled.as_codes(facts.codes, facts.codebook_size, facts.frame_rate)
+        for audio in stream_decode(codec, codes, seconds=WINDOW_SECONDS):
+            yield audio.samples
 
 
 def cut_points(layout: Layout, source: Audio | None, sample_rate: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -271,6 +271,17 @@ def _check_lengths(name: str, lengths: torch.Tensor, batch: int, frames: int) ->
         raise UsageError(f"{name} lengths must lie in 0 to {frames}, but are {lengths.tolist()}")
 
 
+def _check_scales(name: str, scales: torch.Tensor | None, batch: int, frames: int) -> None:
+    """Scales must be floating point [B, F], where there are any."""
+    if scales is not None and (
+        not scales.dtype.is_floating_point or scales.shape != (batch, frames)
+    ):
+        raise UsageError(
+            f"{name} scales must be float32 [{batch}, {frames}], but are {scales.dtype} "
+            f"{list(scales.shape)} instead"
+        )
+
+
 def _full_lengths(ids: torch.Tensor) -> torch.Tensor:
     import torch
 
@@ -344,14 +355,7 @@ class Codes:
             object.__setattr__(self, "lengths", _full_lengths(self.ids))
         _check_ids("codes", self.ids, "B K F", self.codebook_size, self.lengths)
         batch, _, frames = self.ids.shape
-        scales = self.scales
-        if scales is not None and (
-            not scales.dtype.is_floating_point or scales.shape != (batch, frames)
-        ):
-            raise UsageError(
-                f"codes scales must be float32 [{batch}, {frames}], but are {scales.dtype} "
-                f"{list(scales.shape)} instead"
-            )
+        _check_scales("codes", self.scales, batch, frames)
 
     @property
     def kind(self) -> str:
@@ -366,6 +370,15 @@ class Codes:
     def item(self, index: int) -> torch.Tensor:
         """Ids of one item without padding, int64 [K, F]."""
         return self.ids[index, :, : int(self.lengths[index])]
+
+    def slice(self, start: int, stop: int) -> Codes:
+        """The frames from `start` up to `stop` of every item, with their scales."""
+        return replace(
+            self,
+            ids=self.ids[..., start:stop],
+            lengths=(self.lengths - start).clamp(0, stop - start),
+            scales=None if self.scales is None else self.scales[:, start:stop],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -431,6 +444,8 @@ class Canvas:
         segments: int64 [B, F], which phone of the item a frame belongs to, so that the same
             phone twice in a row stays two; None where content is not phones.
         voices: float32 [B, D] or None.
+        scales: float32 [B, F], for codes of a codec that normalises loudness: that of each known
+            frame, 0 elsewhere; None where nothing is known of it.
         temperature: scales the randomness of the generator, 1.0 is its own default.
 
     Raises:
@@ -450,6 +465,7 @@ class Canvas:
     content_kind: str | None = None
     segments: torch.Tensor | None = None
     voices: torch.Tensor | None = None
+    scales: torch.Tensor | None = None
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
@@ -485,6 +501,7 @@ class Canvas:
         voices = self.voices
         if voices is not None and (voices.ndim != 2 or voices.shape[0] != batch):
             raise UsageError(f"canvas voices must be [{batch}, D], not {list(voices.shape)}")
+        _check_scales("canvas", self.scales, batch, frames)
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(
                 f"canvas temperature must be 0 or more and finite, but is {self.temperature}"

@@ -150,8 +150,7 @@ def stream_decode(codec: Codec, codes: Codes, *, seconds: float = 1.0) -> Iterat
     # A window that begins between two samples would be rounded, and all its samples with it.
     whole = (facts.sample_rate / facts.frame_rate).denominator
     for one in plan_windows(frames, window, facts.context_frames, whole):
-        ids = codes.ids[..., one.low : one.high]
-        (audio,) = codec.decode(Codes(ids, codes.codec, codes.codebook_size, codes.frame_rate))
+        (audio,) = codec.decode(codes.slice(one.low, one.high))
         low, start, stop = (
             samples_at(frame, facts.sample_rate, facts.frame_rate)
             for frame in (one.low, one.start, one.stop)

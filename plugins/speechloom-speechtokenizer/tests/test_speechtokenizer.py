@@ -7,6 +7,7 @@ import json
 import pickle
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from speechloom import Audio, Codes, UsageError, WeightsError
 from speechloom.spec import CodecFacts
 from speechloom.testing import parametrize_with_checks
 from speechloom.testing.inputs import made_audio
+from speechloom.values import joined
+from speechloom.windows import stream_decode
 from speechloom_speechtokenizer import (
     SpeechTokenizerCodec,
     SpeechTokenizerUnits,
@@ -165,18 +168,15 @@ def test_long_recordings_differ_only_by_what_the_lstm_has_forgotten(
 def test_codecs_stream_and_decode_alike() -> None:
     codec = SpeechTokenizerCodec.from_random(_spec.HUBERT_AVG_CODEC)
     codes = codec.encode([made_audio(20_001)])
-    chunks = [
-        Codes(ids.contiguous(), codes.codec, codes.codebook_size, codes.frame_rate)
-        for ids in codes.ids.split([1, 20, 2, 40], dim=-1)
-    ]
-    parts = list(codec.stream(iter(chunks)))
     (whole,) = codec.decode(codes)
-    streamed = np.concatenate([part.samples for part in parts], axis=1)
-    np.testing.assert_allclose(streamed, whole.samples, atol=1e-5)
-    assert len(parts) > 1
-    assert list(codec.stream([])) == []
-    with pytest.raises(UsageError, match="same levels"):
-        list(codec.stream([chunks[0], _first_levels(chunks[1], 2)]))
+    for seconds in (0.02, 0.5, 9.0):
+        parts = list(stream_decode(codec, codes, seconds=seconds))
+        assert (len(parts) > 1) == (seconds < 1)
+        np.testing.assert_allclose(joined(parts).samples, whole.samples, atol=1e-5)
+    with pytest.raises(UsageError, match="one item"):
+        list(codec.stream(codec.encode([made_audio(500), made_audio(700)])))
+    with pytest.raises(UsageError, match="takes 1 to 8 levels"):
+        list(codec.stream(replace(codes, codec="another")))
 
 
 def _first_levels(codes: Codes, levels: int) -> Codes:

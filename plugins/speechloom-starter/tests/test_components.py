@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from speechloom import Audio, Canvas, UnsupportedCapability, UsageError
 from speechloom.protocols import Component
@@ -15,7 +16,7 @@ from speechloom.testing import parametrize_with_checks
 from speechloom_starter import _spec
 from speechloom_starter.codec_model import CodecConfig, CodecModel
 from speechloom_starter.components.aligner import StarterAligner
-from speechloom_starter.components.base import WINDOW_FRAMES, over_windows
+from speechloom_starter.components.base import WINDOW_FRAMES, coded
 from speechloom_starter.components.codec import StarterCodec
 from speechloom_starter.components.frontend import StarterEnglish
 from speechloom_starter.components.generators import StarterTextToUnits
@@ -80,8 +81,11 @@ def test_every_component_is_a_component() -> None:
 def test_windows_equal_the_whole() -> None:
     model = StarterCodec.from_random(_spec.CODEC)._model
     samples = torch.from_numpy(_speechlike(WINDOW_FRAMES / 50 * 2.3).samples)
-    whole = model.latents(samples)
-    windowed = over_windows(model.latents, samples, model.encoder_reach_frames)
+
+    def latents(samples: Tensor) -> Tensor:
+        return model.latents(samples).transpose(1, 2)
+
+    whole, windowed = latents(samples), coded(latents, samples, model.encoder_reach_frames)
     assert whole.shape == windowed.shape
     assert torch.allclose(whole, windowed, atol=1e-4)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import numpy as np
 import typer
 
 from speechloom.cli.options import CodecId, Device, Json, TokenizerId, check_output
+from speechloom.code_file import load_codes, save_codes
 from speechloom.container import load_audio, save_audio, write_atomically
 from speechloom.errors import PluginNotFound, UsageError
 from speechloom.registry import default_registry
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "tokens"]
 
 app = typer.Typer(help="Encode audio to codes, and back.", no_args_is_help=True)
-
-FORMAT = 1
 
 
 def _only(kind: Kind, wanted: str | None) -> str:
@@ -53,20 +50,10 @@ def encode(
     chosen = cast("Codec", default_registry().load("codec", _only("codec", codec), device=device))
     recording = load_audio(audio)
     codes = chosen.encode([recording])
-    facts = cast(CodecFacts, chosen.spec.facts)
-    header = {
-        "format": FORMAT,
-        "codes": facts.codes,
-        "frame_rate": str(facts.frame_rate),
-        "codebook_size": facts.codebook_size,
-        "seconds": str(Fraction(recording.length, recording.sample_rate)),
-    }
-    buffer = io.BytesIO()
-    ids = codes.item(0).numpy().astype(np.int32)
-    np.savez_compressed(buffer, ids=ids, header=np.array(json.dumps(header)))
-    write_atomically(output, lambda file: file.write(buffer.getvalue()))
-    report = {"path": str(output), "codec": chosen.spec.id, "shape": list(ids.shape)}
-    typer.echo(json.dumps(report) if as_json else f"{output}: {chosen.spec.id} {list(ids.shape)}")
+    save_codes(output, codes, Fraction(recording.length, recording.sample_rate))
+    shape = list(codes.item(0).shape)
+    report = {"path": str(output), "codec": chosen.spec.id, "shape": shape}
+    typer.echo(json.dumps(report) if as_json else f"{output}: {chosen.spec.id} {shape}")
 
 
 @app.command()
@@ -79,20 +66,12 @@ def decode(
 ) -> None:
     """Decode a file of codes to audio of the length that was encoded."""
     check_output(output)
-    ids, header = _read_codes(codes)
+    value, seconds = load_codes(codes)
     chosen = cast(
-        "Codec", default_registry().load("codec", _codec_for(header, codec), device=device)
-    )
-    import torch
-
-    value = Codes(
-        torch.from_numpy(ids.astype(np.int64))[None],
-        header["codes"],
-        header["codebook_size"],
-        Fraction(header["frame_rate"]),
+        "Codec", default_registry().load("codec", _codec_for(value, codec), device=device)
     )
     (audio,) = chosen.decode(value)
-    length = min(round(Fraction(header["seconds"]) * audio.sample_rate), audio.length)
+    length = min(round(seconds * audio.sample_rate), audio.length)
     audio = Audio(audio.samples[:, :length], audio.sample_rate)
     save_audio(audio, output)
     report = {"path": output, "seconds": audio.seconds, "sample_rate": audio.sample_rate}
@@ -100,29 +79,16 @@ def decode(
     print(json.dumps(report) if as_json else f"{output}: {audio.seconds:.2f} s", file=stream)
 
 
-def _codec_for(header: dict[str, Any], wanted: str | None) -> str:
+def _codec_for(codes: Codes, wanted: str | None) -> str:
     if wanted is not None:
         return wanted
     for spec in default_registry().specs("codec"):
-        if isinstance(spec.facts, CodecFacts) and spec.facts.codes == header["codes"]:
+        if isinstance(spec.facts, CodecFacts) and spec.facts.takes == codes.kind:
             return spec.id
     raise PluginNotFound(
-        f"no installed codec plays codes:{header['codes']}; install the one that made the file",
+        f"no installed codec plays {codes.kind}; install the one that made the file",
         plugin="codec",
     )
-
-
-def _read_codes(path: Path) -> tuple[Any, dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            ids, header = file["ids"], json.loads(str(file["header"]))
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist; give a file that `codec encode` wrote") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UsageError(f"{path} is not a codes file: {error}") from None
-    if header.get("format") != FORMAT or ids.ndim != 2:
-        raise UsageError(f"{path} is not a codes file of format {FORMAT}")
-    return ids, header
 
 
 def tokens(
@@ -141,19 +107,17 @@ def tokens(
         default_registry().load("tokenizer", _only("tokenizer", tokenizer), device=device),
     )
     result = chosen.encode([load_audio(audio)])
-    ids = result.item(0)
     report: dict[str, Any] = {
         "vocabulary": result.vocabulary,
         "vocabulary_size": result.vocabulary_size,
         "frame_rate": float(result.frame_rate),
     }
     if reduce:
-        import torch
+        from speechloom.units import reduce_runs
 
-        merged, counts = torch.unique_consecutive(ids, return_counts=True)
-        report |= {"ids": merged.tolist(), "frames": counts.tolist()}
-    else:
-        report["ids"] = ids.tolist()
+        result, frames = reduce_runs(result)
+        report["frames"] = frames[0].tolist()
+    report["ids"] = result.item(0).tolist()
     text = json.dumps(report)
     if output is None:
         typer.echo(text)

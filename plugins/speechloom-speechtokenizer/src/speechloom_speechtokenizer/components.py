@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -160,38 +160,33 @@ class SpeechTokenizerCodec(_SpeechTokenizer):
         items = [codes.item(i).to(self.network.device) for i in range(len(codes.lengths))]
         return [self._audio(self.network.decode(ids)) for ids in items]
 
-    def stream(self, codes: Iterable[Codes]) -> Iterator[Audio]:
-        """Decode codes as they come.
+    def stream(self, codes: Codes, *, seconds: float = 1.0) -> Iterator[Audio]:
+        """Decode one item piece by piece, so that playing can begin before all is decoded.
 
-        The LSTM's state is carried from chunk to chunk, so that the audio is that of the whole
+        The LSTM's state is carried from piece to piece, so that the audio is that of the whole
         however long it gets; it comes late by the few frames that the convolutions look ahead.
+        Codes that are still being made go into a `DecoderStream` as they come.
 
         Args:
-            codes: chunks of a single item each, in order, all with the same levels.
+            codes: of this codec, a single item.
+            seconds: about how much to decode at once.
 
         Yields:
-            Audio whose concatenation is what `decode` gives for the joined chunks.
+            Audio whose concatenation is what `decode` gives.
 
         Raises:
-            UsageError: a chunk is of another codec, has several items or other levels.
+            UsageError: as `decode`, or there is not exactly one item.
         """
+        self._check(codes)
+        if len(codes.lengths) != 1:
+            raise UsageError(f"one item can be streamed at a time, not {len(codes.lengths)}")
         stream = DecoderStream(self.network)
-        levels: int | None = None
-        waiting: Tensor | None = None
-        for chunk in codes:
-            self._check(chunk)
-            if len(chunk.lengths) != 1 or chunk.codebooks != (levels or chunk.codebooks):
-                raise UsageError(
-                    "chunks of a stream must have one item and the same levels, but one has "
-                    f"{len(chunk.lengths)} items and {chunk.codebooks} levels"
-                )
-            levels = chunk.codebooks
-            # One chunk is held back, because the last one must be given as such.
-            if waiting is not None:
-                yield from self._played(stream.push(waiting))
-            waiting = chunk.item(0).to(self.network.device)
-        if waiting is not None:
-            yield from self._played(stream.push(waiting, last=True))
+        frames = max(1, int(seconds * self._facts.frame_rate))
+        pieces = codes.item(0).to(self.network.device).split(frames, dim=-1)
+        for piece in pieces:
+            samples = stream.push(piece, last=piece is pieces[-1])
+            if len(samples):
+                yield self._audio(samples)
 
     def codebook(self, level: int) -> Tensor:
         """The vectors of a level, for generators whose embeddings start from them.
@@ -226,11 +221,6 @@ class SpeechTokenizerCodec(_SpeechTokenizer):
         self._check(codes)
         decode = self.network.quantizer.decode
         return torch.stack([decode(ids) for ids in codes.ids.to(self.network.device)])
-
-    def _played(self, samples: Tensor) -> Iterator[Audio]:
-        """Audio of what is ready, if anything is."""
-        if len(samples):
-            yield self._audio(samples)
 
     def _audio(self, samples: Tensor) -> Audio:
         return Audio(samples.cpu().numpy()[None], self._facts.sample_rate)

@@ -12,7 +12,7 @@ from speechloom.spec import AlignerFacts, ComponentSpec
 from speechloom.values import Audio, Phones
 from speechloom_starter.align import align
 from speechloom_starter.blocks import build_seeded
-from speechloom_starter.components.base import StarterComponent, over_windows, samples_of
+from speechloom_starter.components.base import StarterComponent, coded, samples_of
 from speechloom_starter.content_model import ContentConfig, ContentModel
 from speechloom_starter.phones import PAUSE, PHONE_IDS
 from speechloom_starter.weights import load_content
@@ -65,13 +65,14 @@ class StarterAligner(StarterComponent):
             )
         spoken, pauses = _spoken(phones)
         (samples,) = samples_of([audio], self._device)
-        posteriors = over_windows(self._posteriors, samples, self._model.reach_frames)[0]
+        posteriors = coded(self._posteriors, samples, self._model.reach_frames)[0].T
         frames = align(posteriors.cpu(), spoken, pauses)
         return _in_seconds(phones, frames, audio.seconds, float(facts.frame_rate))
 
     def _posteriors(self, samples: Tensor) -> Tensor:
+        """Of each phone in each frame, [1, N, F]."""
         posteriors: Tensor = self._model(samples).phone
-        return posteriors
+        return posteriors.transpose(1, 2)
 
 
 def _spoken(phones: Sequence[Phones]) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec
 from speechloom.values import Audio
+from speechloom.windows import over_windows, plan_windows
 from speechloom_starter.mel import HOP, SAMPLE_RATE, frame_count
 from speechloom_starter.weights import SHIPPED, manifest
 
-__all__ = ["StarterComponent", "over_windows", "samples_of", "shipped_files"]
+__all__ = ["WINDOW_FRAMES", "StarterComponent", "coded", "samples_of", "shipped_files"]
 
 WINDOW_FRAMES = 1500
 """Half a minute: longer recordings are coded in windows, so that memory stays bounded."""
@@ -63,24 +64,13 @@ def samples_of(audio: Sequence[Audio], device: torch.device) -> Iterator[Tensor]
         yield torch.from_numpy(one.mono().resampled(SAMPLE_RATE).samples.copy()).to(device)
 
 
-def over_windows(run: Callable[[Tensor], Tensor], samples: Tensor, reach_frames: int) -> Tensor:
-    """Frames [1, F, ...] of a recording of any length.
+def coded(run: Callable[[Tensor], Tensor], samples: Tensor, reach_frames: int) -> Tensor:
+    """Frames [1, D, F] of a recording of any length, window by window.
 
     Args:
-        run: samples [1, T] to frames [1, F, ...].
+        run: samples [1, T] to frames [1, D, F].
         samples: float32 [1, T].
         reach_frames: frames on either side that one frame depends on.
-
-    Returns:
-        What `run` gives for the whole, made window by window.
     """
-    frames = frame_count(samples.shape[-1])
-    if frames <= WINDOW_FRAMES:
-        return run(samples)
-    parts = []
-    for start in range(0, frames, WINDOW_FRAMES):
-        stop = min(start + WINDOW_FRAMES, frames)
-        low = max(0, start - reach_frames)
-        window = samples[:, low * HOP : (stop + reach_frames) * HOP]
-        parts.append(run(window)[:, start - low : stop - low])
-    return torch.cat(parts, 1)
+    windows = plan_windows(frame_count(samples.shape[-1]), WINDOW_FRAMES, reach_frames)
+    return torch.cat(list(over_windows(run, samples, windows, takes=HOP)), -1)

@@ -10,15 +10,14 @@ from torch import Tensor
 from speechloom.errors import UsageError
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom.values import Audio, Codes, pad_stack
+from speechloom.windows import over_windows, plan_windows
 from speechloom_starter.blocks import build_seeded
 from speechloom_starter.codec_model import CodecConfig, CodecModel
-from speechloom_starter.components.base import StarterComponent, over_windows, samples_of
+from speechloom_starter.components.base import WINDOW_FRAMES, StarterComponent, coded, samples_of
 from speechloom_starter.mel import HOP, SAMPLE_RATE
 from speechloom_starter.weights import load_codec
 
 __all__ = ["StarterCodec"]
-
-DECODE_FRAMES = 1500
 
 
 class StarterCodec(StarterComponent):
@@ -48,7 +47,7 @@ class StarterCodec(StarterComponent):
         """Codes [B, 8, F]; recordings are coded one by one, long ones in windows."""
         facts = self._facts
         rows = [
-            over_windows(self._frames, samples, self._model.encoder_reach_frames)[0].T
+            coded(self._model.encode, samples, self._model.encoder_reach_frames)[0]
             for samples in samples_of(audio, self._device)
         ]
         lengths = torch.tensor([row.shape[-1] for row in rows], dtype=torch.int64)
@@ -71,21 +70,11 @@ class StarterCodec(StarterComponent):
         items = [codes.item(i) for i in range(len(codes.lengths))]
         return [Audio(self._samples(ids).cpu().numpy(), SAMPLE_RATE) for ids in items]
 
-    def _frames(self, samples: Tensor) -> Tensor:
-        return self._model.encode(samples).transpose(1, 2)
-
     def _samples(self, ids: Tensor) -> Tensor:
         """Samples float32 [1, 320 F] of ids [K, F], long ones in windows."""
-        reach = self._model.decoder_reach_frames
-        frames = ids.shape[-1]
-        parts = []
-        for start in range(0, frames, DECODE_FRAMES):
-            stop = min(start + DECODE_FRAMES, frames)
-            low = max(0, start - reach)
-            window = ids[None, :, low : min(frames, stop + reach)].to(self._device)
-            decoded = self._model.decode(window)
-            parts.append(decoded[:, (start - low) * HOP : (stop - low) * HOP])
-        return torch.cat(parts, 1)
+        windows = plan_windows(ids.shape[-1], WINDOW_FRAMES, self._model.decoder_reach_frames)
+        given = ids[None].to(self._device)
+        return torch.cat(list(over_windows(self._model.decode, given, windows, gives=HOP)), -1)
 
     @property
     def _facts(self) -> CodecFacts:

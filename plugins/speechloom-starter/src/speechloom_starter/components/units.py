@@ -10,7 +10,7 @@ from torch import Tensor
 from speechloom.spec import ComponentSpec, TokenizerFacts
 from speechloom.values import Audio, Tokens, pad_stack
 from speechloom_starter.blocks import build_seeded
-from speechloom_starter.components.base import StarterComponent, over_windows, samples_of
+from speechloom_starter.components.base import StarterComponent, coded, samples_of
 from speechloom_starter.content_model import ContentConfig, ContentModel
 from speechloom_starter.weights import load_content, load_units_codebook
 
@@ -56,7 +56,7 @@ class StarterUnits(StarterComponent):
         facts = self.spec.facts
         assert isinstance(facts, TokenizerFacts)
         rows = [
-            over_windows(self._units, samples, self._model.reach_frames)[0].cpu()
+            coded(self._units, samples, self._model.reach_frames)[0].cpu()
             for samples in samples_of(audio, self._device)
         ]
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
