@@ -25,12 +25,15 @@ class ConditionedSpeechSEC:
         unconditional: the same without content and voice; None when it is not needed.
         padded: some items are shorter than F. False spares attention its mask, with which CUDA
             has no flash attention.
+        prompts: int64 [B, K, F], the known codes, the mask id elsewhere, for a network that takes
+            them as the condition of a continuation without content; else None.
     """
 
     network: InferenceSpeechSEC
     cond: Tensor
     unconditional: ConditionedSpeechSEC | None = None
     padded: bool = True
+    prompts: Tensor | None = None
 
     @property
     def codebook_size(self) -> int:
@@ -40,6 +43,9 @@ class ConditionedSpeechSEC:
     def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
         """Hidden states [A, F, D] of some items."""
         cond = self.cond[items, : codes.shape[-1]]
+        if self.prompts is not None:
+            prompts = self.prompts[items, level, : codes.shape[-1]]
+            cond = cond + self.network.model.embed_prompt(prompts, level)
         if runs_alone(codes.device):
             return self.network.hidden_each(codes, level, cond, lengths)
         return self.network.hidden(codes, level, cond, lengths if self.padded else None)
@@ -63,6 +69,7 @@ def condition(
     *,
     guided: bool = False,
     padded: bool = True,
+    prompts: Tensor | None = None,
 ) -> ConditionedSpeechSEC:
     """Embed a condition once, for all decoding steps.
 
@@ -73,11 +80,15 @@ def condition(
         voice: float32 [B, voice_dim] or None.
         guided: also make the unconditional twin that guidance needs.
         padded: False where all items are F frames long.
+        prompts: the known codes, see `ConditionedSpeechSEC`; a network without an embedding for
+            them ignores them.
     """
     if isinstance(model, SpeechSEC):
         model = InferenceSpeechSEC(model, ExecutionConfig().on(content.device))
     embed, twin = model.model.embed_condition, None
+    if not model.model.config.prompt_embedding:
+        prompts = None
     if guided:
         nothing = torch.full_like(content, NO_CONTENT)
-        twin = ConditionedSpeechSEC(model, embed(nothing, task), padded=padded)
-    return ConditionedSpeechSEC(model, embed(content, task, voice), twin, padded)
+        twin = ConditionedSpeechSEC(model, embed(nothing, task), None, padded, prompts)
+    return ConditionedSpeechSEC(model, embed(content, task, voice), twin, padded, prompts)

@@ -6,19 +6,26 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from speechloom.checkpoints import pinned_files
 from speechloom.claims import check_canvas
 from speechloom.decoding import DecodeConfig, ExecutionConfig, masked_decode
 from speechloom.errors import UnsupportedCapability
-from speechloom.spec import ComponentSpec
+from speechloom.protocols import WeightFile
+from speechloom.spec import ComponentSpec, GeneratorFacts
 from speechloom.values import Canvas, Codes, Phones, Tokens, Voice
 from speechloom_speechsec.conditioned import ConditionedSpeechSEC, condition
-from speechloom_speechsec.config import TASKS
+from speechloom_speechsec.config import TASKS, SpeechSECConfig, tiny
 from speechloom_speechsec.inference import InferenceSpeechSEC
 from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
+from speechloom_speechsec.weights import read_checkpoint
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["SpeechSECGenerator"]
 
@@ -31,8 +38,9 @@ STAGES = {"tokens": 0, "codes": 1}
 class SpeechSECGenerator:
     """Fills canvases of codes or of content tokens with a `SpeechSEC` network.
 
-    Subclass it to say where weights come from, or what content ids the network takes
-    (`content_ids`); everything else is here.
+    The weights are those of a checkpoint (`speechloom_speechsec.checkpoint`), which the options of
+    the spec name. Subclass it to say where else they come from, or what content ids the network
+    takes (`content_ids`); everything else is here.
 
     Args:
         spec: its facts name the tasks, the content and what is filled in.
@@ -64,6 +72,41 @@ class SpeechSECGenerator:
         self._network = network.eval().requires_grad_(False).to(device)
         self._device = torch.device(device)
         self.execution = execution or ExecutionConfig()
+
+    @classmethod
+    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> Self:
+        """The checkpoint that ``spec.options`` names, decoded as its configuration says.
+
+        Args:
+            spec: of `speechloom_speechsec._spec.spec_for`.
+            device: where it runs.
+
+        Raises:
+            WeightsError: it cannot be found, is damaged, or is not what the spec says.
+        """
+        loaded = read_checkpoint(spec)
+        config = loaded.config
+        return cls(
+            spec,
+            loaded.generator,
+            weights=loaded.weights,
+            decode=config.decode.config(),
+            free=config.free.config() if config.free else None,
+            device=device,
+        )
+
+    @classmethod
+    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> Self:
+        """A tiny network between the same kinds of tokens."""
+        return cls(spec, SpeechSEC(tiny_for(spec), seed=seed))
+
+    @classmethod
+    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
+        """The files whose hash the spec pins; nothing is loaded."""
+        options = spec.options
+        return pinned_files(
+            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
+        )
 
     @property
     def spec(self) -> ComponentSpec:
@@ -174,7 +217,9 @@ class SpeechSECGenerator:
         return _scaled(chosen, canvas.temperature)
 
     def _conditioned(self, canvas: Canvas, *, guided: bool) -> ConditionedSpeechSEC:
-        device = self._device
+        device, prompts = self._device, None
+        if canvas.content is None and canvas.task == "continue":
+            prompts = torch.where(canvas.known, canvas.ids, canvas.codebook_size).to(device)
         return condition(
             self._laid_out,
             self.content_ids(canvas).to(device),
@@ -182,7 +227,20 @@ class SpeechSECGenerator:
             None if canvas.voices is None else canvas.voices.to(device),
             guided=guided,
             padded=bool((canvas.lengths < canvas.ids.shape[-1]).any()),
+            prompts=prompts,
         )
+
+
+def tiny_for(spec: ComponentSpec) -> SpeechSECConfig:
+    """The sizes of a tiny network that takes and gives what a spec says."""
+    facts = spec.facts
+    assert isinstance(facts, GeneratorFacts), f"{spec.id} is a {spec.kind}"
+    return tiny(
+        content_vocab=spec.options["content_vocab"],
+        codebooks=facts.codebooks,
+        codebook_size=facts.codebook_size,
+        voice_dim=facts.voice_size or 0,
+    )
 
 
 def _scaled(decode: DecodeConfig, temperature: float) -> DecodeConfig:

@@ -55,10 +55,19 @@ def masked_loss(
         dropout_generator: randomness of dropout; None runs without.
     """
     cond = model.embed_condition(mask.content, mask.task, voice, voice_known=mask.voice_known)
+    if model.config.prompt_embedding:
+        cond = cond + _prompts(model, codes, mask)
     hidden = model.hidden(
         mask.inputs, mask.level, cond, lengths, dropout_generator=dropout_generator
     )
     return score_hidden(model, hidden, codes, mask, label_smoothing=label_smoothing)
+
+
+def _prompts(model: SpeechSEC, codes: Tensor, mask: TrainingMask) -> Tensor:
+    """The known codes of each item's level, embedded, where a continuation has no content."""
+    own = codes[torch.arange(len(codes), device=codes.device), mask.level]
+    prompt = own.masked_fill(mask.region, model.config.mask_id)
+    return model.embed_prompt(prompt, mask.level) * mask.free[:, None, None]
 
 
 def score_hidden(

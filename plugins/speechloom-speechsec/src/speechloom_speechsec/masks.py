@@ -26,6 +26,8 @@ class MaskConfig:
             every other level one.
         first_level_weight: level 0 is decoded in many passes, so it deserves more training.
         whole_share: share of synthesis items without a prompt.
+        said_share: share of continuation items that keep their content, as a continuation of which
+            the text is known has it; the paper's has none.
         content_dropout: share of items that lose their content, for guidance.
         voice_dropout: share of items that lose their voice, for guidance.
     """
@@ -35,6 +37,7 @@ class MaskConfig:
     level_weights: tuple[float, ...] = ()
     first_level_weight: float = 3.0
     whole_share: float = 0.3
+    said_share: float = 0.0
     content_dropout: float = 0.05
     voice_dropout: float = 0.1
 
@@ -48,6 +51,7 @@ class TrainingMask:
         level: int64 [B], the level that each item predicts.
         task: int64 [B], index into `TASKS`.
         content: int64 [B, F], `NO_CONTENT` where the content is dropped.
+        free: bool [B], the continuations that have no content to follow.
         region: bool [B, F], the frames that are to be generated.
         loss_positions: bool [B, F], the masked frames of the current level.
         voice_known: bool [B], False where the voice is dropped.
@@ -57,6 +61,7 @@ class TrainingMask:
     level: Tensor
     task: Tensor
     content: Tensor
+    free: Tensor
     region: Tensor
     loss_positions: Tensor
     voice_known: Tensor
@@ -101,12 +106,16 @@ def draw_training_mask(
     levels = torch.arange(codes.shape[1], device=codes.device)[:, None]
     now = level[:, None, None]
     hidden = ((levels > now) & region[:, None]) | ((levels == now) & masked[:, None])
-    no_content = (task == CONTINUE) | _chance(task, config.content_dropout, generator)
+    free = task == CONTINUE
+    if config.said_share:
+        free = free & ~_chance(task, config.said_share, generator)
+    no_content = free | _chance(task, config.content_dropout, generator)
     return TrainingMask(
         inputs=codes.masked_fill(hidden, mask_id),
         level=level,
         task=task,
         content=content.masked_fill(no_content[:, None], NO_CONTENT),
+        free=free,
         region=region,
         loss_positions=masked,
         voice_known=~_chance(task, config.voice_dropout, generator),

@@ -25,19 +25,24 @@ class SpeechSEC(nn.Module):
 
     Source: SpeechSEC (Task Register, input sum; known from its figure only) and Borsos et al.
     2023, SoundStorm, arXiv:2305.09636, section 3 (Conformer, masking). We differ: LayerNorm
-    where the Conformer has batch norm, a level embedding, and a learned null instead of a
-    second acoustic embedding when there is no content.
+    where the Conformer has batch norm, a level embedding, and a learned null where there is no
+    content. What the figure has instead for continuation, the known codes of the current level
+    through a second embedding, is added to that null where `SpeechSECConfig.prompt_embedding` says
+    so (`embed_prompt`).
 
     Args:
         config: sizes.
-        seed: of the initial weights; the global random state is not touched.
+        seed: of the initial weights; the global random state is not touched. None leaves it without
+            memory, on the device ``meta``, for weights that are loaded next.
     """
 
-    def __init__(self, config: SpeechSECConfig, *, seed: int = 0) -> None:
+    def __init__(self, config: SpeechSECConfig, *, seed: int | None = 0) -> None:
         super().__init__()
         self.config = config
         with torch.device("meta"):  # torch's own initialisation would use global randomness
             self._build(config)
+        if seed is None:
+            return
         self.to_empty(device="cpu")
         self._initialise(torch.Generator().manual_seed(seed))
 
@@ -45,6 +50,8 @@ class SpeechSEC(nn.Module):
         dim, levels, size = config.dim, config.codebooks, config.codebook_size
         self.code_embedding = nn.Embedding(levels * (size + 1), dim)
         self.content_embedding = nn.Embedding(config.content_vocab + 1, dim)  # last id: none
+        if config.prompt_embedding:
+            self.prompt_embedding = nn.Embedding(levels * (size + 1), dim)
         self.task_embedding = nn.Embedding(len(TASKS), dim)
         self.level_embedding = nn.Embedding(levels, dim)
         if config.voice_dim:
@@ -101,6 +108,23 @@ class SpeechSEC(nn.Module):
         if voice_known is not None:
             projected = torch.where(voice_known[:, None], projected, self.no_voice)
         return cast(Tensor, cond + projected[:, None])
+
+    def embed_prompt(self, prompt: Tensor, level: int | Tensor) -> Tensor:
+        """Embed what is known of the current level, the condition of a continuation.
+
+        Source: SpeechSEC's figure, "Acoustic Embedding Layer" of the continuation task.
+
+        Args:
+            prompt: int64 [B, F], codes of that level; the mask id from the start of what is to be
+                made on.
+            level: which level that is, one or int64 [B].
+
+        Returns:
+            float32 [B, F, D], to be added to what `embed_condition` gives.
+        """
+        rows = self.config.codebook_size + 1
+        first = level * rows if isinstance(level, int) else (level * rows)[:, None]
+        return cast(Tensor, self.prompt_embedding(prompt + first))
 
     def hidden(
         self,

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from speechloom.claims import check_phones
 from speechloom.decoding import DecodeConfig
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec, GeneratorFacts
-from speechloom.values import Canvas, Phones, Voice
 from speechloom_speechsec.config import SpeechSECConfig
 from speechloom_speechsec.generator import SpeechSECGenerator
-from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
+from speechloom_speechsec.model import SpeechSEC
+from speechloom_speechsec.text_generator import SpeechSECTextGenerator
 from speechloom_starter.blocks import build_seeded
 from speechloom_starter.components.base import shipped_files
 from speechloom_starter.duration_model import DurationConfig, DurationModel
-from speechloom_starter.phones import PHONE_IDS
-from speechloom_starter.thirds import THIRDS_VOCABULARY, thirds_of_segments
+from speechloom_starter.phones import PHONES
+from speechloom_starter.thirds import THIRDS_VOCABULARY
 from speechloom_starter.weights import load_durations, load_t2u, load_u2c
 
 __all__ = ["StarterTextToUnits", "StarterUnitsToCodes"]
@@ -101,23 +96,10 @@ class StarterUnitsToCodes(_StarterGenerator):
         return cls(spec, network, decode=CODES_DECODE, free=FREE_DECODE)
 
 
-class StarterTextToUnits(_StarterGenerator):
-    """Phones to content units, and how long each phone lasts."""
+class StarterTextToUnits(_StarterGenerator, SpeechSECTextGenerator):
+    """Phones to content units, and how long each phone lasts, the same for every voice."""
 
     uses = ("t2u", "durations")
-
-    def __init__(
-        self,
-        spec: ComponentSpec,
-        network: SpeechSEC,
-        lengths: DurationModel,
-        *,
-        decode: DecodeConfig,
-        weights: Mapping[str, str] | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(spec, network, weights=weights, decode=decode, device=device)
-        self._lengths = lengths.eval().requires_grad_(False)
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> StarterTextToUnits:
@@ -127,6 +109,7 @@ class StarterTextToUnits(_StarterGenerator):
             spec,
             load_t2u(),
             load_durations(),
+            PHONES,
             decode=UNITS_DECODE,
             weights=weights,
             device=device,
@@ -138,33 +121,4 @@ class StarterTextToUnits(_StarterGenerator):
         assert isinstance(spec.facts, GeneratorFacts)
         network = SpeechSEC(_tiny(spec.facts, THIRDS_VOCABULARY, 0), seed=seed)
         lengths = build_seeded(lambda: DurationModel(DurationConfig.tiny()), seed)
-        return cls(spec, network, lengths, decode=DRAWN_UNITS_DECODE)
-
-    @torch.inference_mode()
-    def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
-    ) -> list[list[int]]:
-        """Frames of each phone at 50 Hz, the same for every voice.
-
-        Raises:
-            UnsupportedCapability: phones of another alphabet.
-            UsageError: a rate that is not positive.
-        """
-        check_phones(self.spec, phones, rate, voices)
-        result = []
-        for one in phones:
-            ids = torch.tensor([[PHONE_IDS[symbol] for symbol in one.symbols]])
-            result.append(self._lengths.frames(ids, rate)[0].tolist())
-        return result
-
-    def content_ids(self, canvas: Canvas) -> Tensor:
-        """Thirds of phones: a frame knows whether its phone begins, goes on or ends there."""
-        if canvas.content is None or canvas.segments is None:
-            return super().content_ids(canvas)
-        rows = [
-            thirds_of_segments(content, segments, NO_CONTENT)
-            for content, segments in zip(
-                canvas.content.numpy(), canvas.segments.numpy(), strict=True
-            )
-        ]
-        return torch.from_numpy(np.stack(rows))
+        return cls(spec, network, lengths, PHONES, decode=DRAWN_UNITS_DECODE)
