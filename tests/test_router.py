@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from speechloom.chain import ROLES, Chain, Role
 from speechloom.errors import RoutingError, UsageError
+from speechloom.mel import RTVC_SYNTHESIZER, TACOTRON2, MelSpec
 from speechloom.router import find_chain
 from speechloom.spec import (
     TASKS,
@@ -284,6 +285,56 @@ def test_no_codec_installed() -> None:
 def test_no_vocoder_installed() -> None:
     pool = Pool([FEATURE_GENERATOR, FRONTEND])
     assert "no vocoder is installed" in str(refusal("synthesize", pool))
+
+
+def mel_generator(mel: MelSpec) -> ComponentSpec:
+    facts = {"gives": f"features:{mel.kind}", "frame_rate": mel.frame_rate}
+    return FEATURE_GENERATOR.model_copy(
+        update={"facts": FEATURE_GENERATOR.facts.model_copy(update=facts)}
+    )
+
+
+def mel_vocoder(id_: str, mel: MelSpec, *, any_mel: bool) -> ComponentSpec:
+    facts = VocoderFacts(
+        features=mel.kind,
+        size=mel.bands,
+        sample_rate=mel.rate,
+        frame_rate=mel.frame_rate,
+        any_mel=any_mel,
+    )
+    return VOCODER.model_copy(update={"id": id_, "facts": facts})
+
+
+def test_a_vocoder_for_any_mel_is_fitted_to_the_generators() -> None:
+    fallback = mel_vocoder("any", RTVC_SYNTHESIZER, any_mel=True)
+    pool = swapped(mel_generator(TACOTRON2), fallback)
+    chain = find_chain("synthesize", pool, wanted={"generator": FEATURE_GENERATOR.id})
+    facts = chain.spec("vocoder").facts
+    assert isinstance(facts, VocoderFacts)
+    assert (facts.features, facts.sample_rate) == (TACOTRON2.kind, 22050)
+    assert facts.frame_rate == TACOTRON2.frame_rate
+    assert "22050 Hz" in chain.describe()
+
+
+def test_a_vocoder_made_for_the_mel_goes_before_the_fallback() -> None:
+    fallback = mel_vocoder("any", RTVC_SYNTHESIZER, any_mel=True)
+    own = mel_vocoder("made-for-it", TACOTRON2, any_mel=False)
+    pool = swapped(mel_generator(TACOTRON2), fallback, own)
+    wanted: dict[Role, str] = {"generator": FEATURE_GENERATOR.id}
+    assert find_chain("synthesize", pool, wanted=wanted).spec("vocoder").id == "made-for-it"
+    wanted["vocoder"] = "any"
+    assert find_chain("synthesize", pool, wanted=wanted).spec("vocoder").id == "any"
+
+
+def test_a_vocoder_for_any_mel_plays_nothing_else() -> None:
+    pool = Pool(
+        [
+            *(spec for spec in FAKE_SPECS if spec.kind not in ("generator", "vocoder")),
+            FEATURE_GENERATOR,
+            mel_vocoder("any", RTVC_SYNTHESIZER, any_mel=True),
+        ]
+    )
+    assert "vocoder any takes features:mel-" in str(refusal("synthesize", pool))
 
 
 def test_a_vocoder_of_other_features_or_another_rate() -> None:

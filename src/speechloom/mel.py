@@ -43,16 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GE2E",
-    "MEL_KINDS",
     "R9Y9_WAVENET",
     "RTVC_SYNTHESIZER",
     "TACOTRON2",
     "MelSpec",
     "mel_filters",
 ]
-
-MEL_KINDS = "mel-*"
-"""The pattern of every kind that a `MelSpec` has: what a vocoder for any mel announces."""
 
 _PREFIX = "mel-"
 _UNITS_PER_LOG10 = {"ln": math.log(10.0), "log10": 1.0}

@@ -54,7 +54,8 @@ class Parts:
         """The component in a role; None when the chain has none there."""
         if role not in self.chain:
             return None
-        return self.registry.load(ROLES[role], self.chain.spec(role).id, device=self.device)
+        spec = self.chain.spec(role)
+        return self.registry.load(ROLES[role], spec.id, device=self.device, facts=spec.facts)
 
     def _required(self, role: Role) -> Component:
         component = self.load(role)

@@ -22,7 +22,7 @@ from speechloom.errors import PluginConflict, PluginNotFound, UsageError
 from speechloom.loading import PROTOCOLS, build, missing_methods
 from speechloom.protocols import Component
 from speechloom.records import GROUPS, PluginRecord, Status, problem
-from speechloom.spec import KINDS, ComponentSpec, Kind
+from speechloom.spec import KINDS, AnyFacts, ComponentSpec, Facts, Kind
 
 __all__ = ["GROUPS", "PROTOCOLS", "PluginRecord", "Registry", "Status", "default_registry"]
 
@@ -59,7 +59,7 @@ class Registry:
         self._lock = threading.RLock()
         self._discovered: tuple[PluginRecord, ...] | None = None
         self._local: dict[_Key, _Local] = {}
-        self._loaded: dict[tuple[Kind, str, str], Component] = {}
+        self._loaded: dict[tuple[Kind, str, str, Facts], Component] = {}
 
     def records(self, kind: Kind | None = None) -> tuple[PluginRecord, ...]:
         """Everything that was found, usable or not, sorted by kind and id.
@@ -118,13 +118,17 @@ class Registry:
             )
         return (shadowed or exact)[0]
 
-    def load(self, kind: Kind, id: str, *, device: str = "cpu") -> Component:
+    def load(
+        self, kind: Kind, id: str, *, device: str = "cpu", facts: AnyFacts | None = None
+    ) -> Component:
         """The component itself, built with its weights the first time it is asked for.
 
         Args:
             kind: its kind.
             id: its id, or ``distribution:id``.
             device: as torch names it.
+            facts: what it is to be built for, where it can be built for several kinds of features
+                (`VocoderFacts.playing`); None for the facts that it announced.
 
         Raises:
             PluginNotFound: nothing has that id.
@@ -135,9 +139,12 @@ class Registry:
         """
         with self._lock:
             record = self.get(kind, id)
-            key = (kind, record.full_id, device)
+            if record.spec is None:
+                raise problem(record)
+            wanted = record.spec.facts if facts is None else facts
+            key = (kind, record.full_id, device, wanted)
             if key not in self._loaded:
-                self._loaded[key] = self._build(record, device)
+                self._loaded[key] = self._build(record, device, wanted)
             return self._loaded[key]
 
     def register(
@@ -201,11 +208,17 @@ class Registry:
         loaded = any(key[:2] == (record.kind, record.full_id) for key in self._loaded)
         return replace(record, status=Status.loaded) if loaded else record
 
-    def _build(self, record: PluginRecord, device: str) -> Component:
-        """Build what a record stands for."""
+    def _build(self, record: PluginRecord, device: str, facts: AnyFacts) -> Component:
+        """Build what a record stands for, with the facts that are wanted of it."""
         local = self._local.get((record.kind, record.id))
+        assert record.spec is not None, "a record without a spec is refused before"
+        as_announced = facts == record.spec.facts
+        if not as_announced:
+            record = replace(record, spec=record.spec.model_copy(update={"facts": facts}))
         if record.distribution is None and local is not None:
-            return local.instance or build(record, device, local.factory)
+            if local.instance is not None and as_announced:
+                return local.instance
+            return build(record, device, local.factory or type(local.instance))
         # A shadowed record was asked for by its full id, and works as well as any other.
         if not record.status.usable and record.status is not Status.shadowed:
             raise problem(record)

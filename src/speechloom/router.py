@@ -51,13 +51,14 @@ def find_chain(
         task: which of the four.
         specs_of: usable components by kind.
         wanted: component ids by role that the chain must use.
-        has_text: whether the request says in words what is to be made.
+        has_text: whether the request says in words what is to be made, or to convert, what is said.
         has_spans: whether an edit says where in seconds, so that nothing need be aligned.
         has_voice: whether a voice is asked for.
         policy: may reorder the chains that were found; the first one wins.
 
     Returns:
-        The chain with the fewest components; ties go to the first ids in the alphabet.
+        The chain with the fewest components; of these, one whose vocoder is made for its features;
+        ties go to the first ids in the alphabet.
 
     Raises:
         UsageError: no such task.
@@ -73,8 +74,10 @@ def find_chain(
     return chosen[0]
 
 
-def _preference(chain: Chain) -> tuple[int, int, tuple[str, ...]]:
-    return len(chain.parts), len(chain.bridges), tuple(spec.id for spec in chain.parts.values())
+def _preference(chain: Chain) -> tuple[int, int, int, tuple[str, ...]]:
+    specs = chain.parts.values()
+    fallbacks = sum(isinstance(s.facts, VocoderFacts) and s.facts.any_mel for s in specs)
+    return len(chain.parts), len(chain.bridges), fallbacks, tuple(spec.id for spec in specs)
 
 
 def _refusal(search: _Search) -> RoutingError:
@@ -206,9 +209,9 @@ class _Search:
         if not vocoders and "vocoder" not in self.wanted:
             self._no(f"generator {spec.id} gives {facts.gives}, and no vocoder is installed")
         for vocoder in vocoders:
-            theirs = cast(VocoderFacts, vocoder.facts)
+            theirs = cast(VocoderFacts, vocoder.facts).playing(facts.gives)
             if theirs.takes == facts.gives and theirs.frame_rate == facts.frame_rate:
-                yield _with(chain, "vocoder", vocoder)
+                yield _with(chain, "vocoder", vocoder.model_copy(update={"facts": theirs}))
             else:
                 self._no(
                     f"generator {spec.id} gives {facts.gives} at {in_hertz(facts.frame_rate)}, but "
@@ -264,6 +267,10 @@ class _Search:
     def _content_of_recording(
         self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
     ) -> Iterator[Chain]:
+        if any(kind.startswith("phones:") for kind in facts.content):
+            yield from self._content_of_transcript(chain, spec, facts)
+        if all(kind.startswith("phones:") for kind in facts.content):
+            return
         roles: tuple[Role, ...] = ("frontend", "aligner", "content_generator")
         if self._unused(roles, spec, "takes its content from the recording"):
             return
@@ -278,6 +285,20 @@ class _Search:
                 )
         if not self.specs_of("tokenizer"):
             self._no(f"generator {spec.id} takes {_any(facts.content)}, and no tokenizer gives it")
+
+    def _content_of_transcript(
+        self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
+    ) -> Iterator[Chain]:
+        """Phones in the timing of the recording, in which an aligner finds them."""
+        if not self.has_text:
+            self._no(
+                f"generator {spec.id} takes {_any(facts.content)}, so to convert a recording its "
+                "transcript (text) is needed"
+            )
+            return
+        roles: tuple[Role, ...] = ("tokenizer", "content_generator")
+        if not self._unused(roles, spec, "takes phones itself"):
+            yield from self._spoken(chain, facts.content, spec)
 
     def _content_of_text(
         self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
@@ -365,7 +386,7 @@ class _Search:
             self._no(f"generator {taker.id} takes {_any(content)}, and no front end is installed")
 
     def _aligned(self, chain: Chain, frontend: FrontendFacts) -> Iterator[Chain]:
-        if self.task != "edit" or self.has_spans:
+        if self.task not in ("edit", "convert") or self.has_spans:
             yield chain
             return
         found = False

@@ -29,6 +29,8 @@ from pydantic import (
     model_validator,
 )
 
+from speechloom.errors import UsageError
+
 __all__ = [
     "API_VERSION",
     "KINDS",
@@ -213,6 +215,9 @@ class VocoderFacts(Facts):
 
     Attributes:
         features: the feature kind that it takes; its name fixes every parameter.
+        any_mel: whether it can be built for every kind of mel spectrogram
+            (`speechloom.mel.MelSpec`), of which `features` then names one. It is a fallback: a
+            vocoder of the very kind goes before it.
         size: D, values per frame.
         sample_rate: Hz.
         frame_rate: feature frames per second.
@@ -225,11 +230,34 @@ class VocoderFacts(Facts):
     sample_rate: int = Field(gt=0)
     frame_rate: Rate
     context_frames: int | None = None
+    any_mel: bool = False
 
     @property
     def takes(self) -> str:
         """The kind of its features."""
         return f"features:{self.features}"
+
+    def playing(self, kind: str) -> VocoderFacts:
+        """These facts for a kind that it can be built for; as they are for any other.
+
+        Args:
+            kind: as `takes` gives it.
+        """
+        if not self.any_mel or kind == self.takes:
+            return self
+        from speechloom.mel import MelSpec
+
+        try:
+            mel = MelSpec.from_kind(kind)
+        except UsageError:
+            return self
+        changed = {
+            "features": mel.kind,
+            "size": mel.bands,
+            "sample_rate": mel.rate,
+            "frame_rate": mel.frame_rate,
+        }
+        return self.model_copy(update=changed)
 
 
 class FrontendFacts(Facts):

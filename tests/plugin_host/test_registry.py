@@ -15,8 +15,9 @@ from speechloom.errors import (
     UsageError,
     WeightsError,
 )
+from speechloom.mel import RTVC_SYNTHESIZER, TACOTRON2
 from speechloom.registry import Registry, Status, default_registry
-from speechloom.spec import CodecFacts, ComponentSpec, FrontendFacts
+from speechloom.spec import CodecFacts, ComponentSpec, FrontendFacts, VocoderFacts
 from speechloom.values import Phones
 
 
@@ -334,3 +335,53 @@ def test_importing_and_listing_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+class Humming:
+    """A vocoder that can be built for any mel."""
+
+    weights: dict[str, str] = {}
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    @classmethod
+    def from_pretrained(cls, spec, *, device="cpu"):
+        return cls(spec)
+
+    @classmethod
+    def from_random(cls, spec, *, seed=0):
+        return cls(spec)
+
+    def render(self, features):
+        return []
+
+
+def humming_spec():
+    mel = RTVC_SYNTHESIZER
+    return ComponentSpec(
+        id="humming",
+        implementation="somewhere:Humming",
+        facts=VocoderFacts(
+            features=mel.kind,
+            size=mel.bands,
+            sample_rate=mel.rate,
+            frame_rate=mel.frame_rate,
+            any_mel=True,
+        ),
+        summary="Hums",
+        license="MIT",
+    )
+
+
+@pytest.mark.parametrize("given", [Humming(humming_spec()), Humming])
+def test_a_component_is_built_once_for_each_kind_of_features(given):
+    registry = empty()
+    registry.register(given, spec=humming_spec())
+    announced = registry.load("vocoder", "humming")
+    other = humming_spec().facts.playing(f"features:{TACOTRON2.kind}")
+    built = registry.load("vocoder", "humming", facts=other)
+    assert announced.spec.facts.sample_rate == 16000
+    assert built.spec.facts.sample_rate == 22050
+    assert registry.load("vocoder", "humming", facts=other) is built
+    assert registry.load("vocoder", "humming") is announced
