@@ -6,30 +6,28 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-pytest.importorskip("accelerate", reason="needs the extra `train`")
-pytest.importorskip("yaml", reason="needs the extra `train`")
-
-from speechloom.container import save_audio  # noqa: E402
-from speechloom.values import Audio  # noqa: E402
+from speechloom.container import save_audio
+from speechloom.values import Audio
 
 TOY = Path(__file__).parent / "toy"
+sys.path.insert(0, str(TOY))  # the toy plugin is found as if it were installed
 
 WriteRecipe = Callable[..., Path]
 RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(autouse=True)
-def toy_plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The toy plugin is found as if it were installed."""
-    monkeypatch.syspath_prepend(str(TOY))
-    yield
+def the_extra_train() -> None:
+    """Trainings need more than the core does."""
+    for package in ("accelerate", "tensorboard", "yaml"):
+        pytest.importorskip(package, reason="needs the extra `train`")
 
 
 @pytest.fixture
@@ -80,7 +78,7 @@ def command() -> RunCommand:
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "speechloom", *map(str, arguments)],
-            env=toy_environment(),
+            env=_environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -91,7 +89,7 @@ def command() -> RunCommand:
     return run
 
 
-def toy_environment() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """The environment of a process that finds the toy plugin."""
     path = os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
