@@ -267,8 +267,10 @@ class Pipeline:
         audio: AudioLike | Sequence[AudioLike],
         *,
         voice: Any,
+        text: Any = None,
         seed: Any = None,
         temperature: float = 1.0,
+        lexicon: Mapping[str, Sequence[str]] | None = None,
         stream: bool = False,
     ) -> Any:
         """The same words and timing in another voice.
@@ -276,16 +278,22 @@ class Pipeline:
         Args:
             audio: the recording, or a list; any length.
             voice: whose voice: a recording, a named voice or a vector [D].
+            text: its transcript, for generators that take phones: those are found in the
+                recording and said again in its timing. The others need none.
             seed: as for `synthesize`.
             temperature: as for `synthesize`.
+            lexicon: as for `synthesize`.
             stream: yield chunks.
 
         Returns:
-            A `Speech` of the same duration, at the rate of the codec, mono.
+            A `Speech` of the same duration, at the rate of what plays it, mono.
+
+        Raises:
+            UsageError: a transcript for a generator that reads the recording itself.
         """
         return self._run(
-            "convert", stream, {"audio": audio, "voice": voice, "seed": seed},
-            temperature=temperature,
+            "convert", stream, {"audio": audio, "text": text, "voice": voice, "seed": seed},
+            temperature=temperature, lexicon=lexicon_of(lexicon),
         )  # fmt: skip
 
     def run(self, request: Request) -> Speech:

@@ -18,7 +18,7 @@ import numpy as np
 from speechloom.container import load_audio
 from speechloom.errors import TextError, UsageError
 from speechloom.filling import SheetJob
-from speechloom.layout import Layout
+from speechloom.layout import Layout, TimedPhone
 from speechloom.parts import Parts
 from speechloom.requesting import FASTEST, SLOWEST
 from speechloom.spec import AlignerFacts, FrontendFacts, SpeakerEncoderFacts
@@ -170,8 +170,37 @@ def _lay_convert(
     request: Request, parts: Parts, source: Audio | None, voice: Voice | None
 ) -> _Laid:
     assert source is not None
-    seconds = Fraction(source.length, source.sample_rate)
-    return convert.plan(seconds, max_seconds=parts.max_seconds, quiet=_quiet(source)), ()
+    length = Fraction(source.length, source.sample_rate)
+    longest, quiet = parts.max_seconds, _quiet(source)
+    if request.text is None:
+        return convert.plan(length, max_seconds=longest, quiet=quiet), ()
+    if parts.frontend_facts is None:
+        raise UsageError(
+            f"generator {parts.chain.spec('generator').id} reads what is said off the recording; "
+            "leave the transcript out, or name a generator that takes phones"
+        )
+    said = _Transcript.of(_spoken(request, parts, request.text))
+    _check_alignable(source, parts)
+    times = parts.aligner.align(source, said.sentences)
+    phones = _with_pauses(said.timed_phones(times, length), parts.frontend_facts.pause, length)
+    words = [(w, *span) for w, span in zip(said.words, said.word_times(times, length), strict=True)]
+    layout = convert.plan(length, max_seconds=longest, quiet=quiet, phones=phones, words=words)
+    return layout, ()
+
+
+def _with_pauses(
+    phones: Sequence[tuple[str, Fraction, Fraction]], pause: str, length: Fraction
+) -> list[TimedPhone]:
+    """Phones that last, with a pause wherever the recording says nothing between them."""
+    timed: list[TimedPhone] = []
+    at = Fraction(0)
+    for symbol, start, end in (*phones, (pause, length, length)):
+        if start > at:
+            timed.append(TimedPhone(pause, at, start))
+        if end > start:
+            timed.append(TimedPhone(symbol, start, end))
+        at = max(at, end)
+    return timed
 
 
 def _lay_continue(

@@ -184,9 +184,14 @@ def continue_(
 def convert(
     audio: Recording,
     voice: Voice = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Its transcript, for generators that take phones."),
+    ] = None,
     output: Output = "out.wav",
     seed: Seed = None,
     temperature: Temperature = 1.0,
+    lexicon: Lexicon = None,
     as_json: Json = False,
     device: Device = "cpu",
     generator: GeneratorId = None,
@@ -200,7 +205,10 @@ def convert(
         device, generator=generator, tokenizer=tokenizer, codec=codec, vocoder=vocoder
     )
     with options.progress_bar():
-        speech = pipeline.convert(audio, voice=voice, seed=seed, temperature=temperature)
+        speech = pipeline.convert(
+            audio, voice=voice, text=None if text is None else options.text_of(text), seed=seed,
+            temperature=temperature, lexicon=options.lexicon_of(lexicon),
+        )  # fmt: skip
     options.deliver(speech, output, as_json)
 
 

@@ -1,11 +1,15 @@
-"""convert: nothing is known, the content is the recording's, the voice another's."""
+"""convert: nothing is known, the content is the recording's, the voice another's.
+
+The content is read off the recording; or, where its transcript is given, it is the transcript's
+phones in the timing of the recording.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
 
-from speechloom.layout import Copy, Layout, Make, Sheet
+from speechloom.layout import Copy, Layout, Make, Sheet, TimedPhone
 
 __all__ = ["plan"]
 
@@ -15,6 +19,8 @@ def plan(
     *,
     max_seconds: float,
     quiet: Sequence[Fraction] = (),
+    phones: Sequence[TimedPhone] = (),
+    words: Sequence[tuple[str, Fraction, Fraction]] = (),
 ) -> Layout:
     """As many sheets as the length needs, parted where the recording is quiet.
 
@@ -22,6 +28,9 @@ def plan(
         source_seconds: length of the recording.
         max_seconds: the longest sheet.
         quiet: moments at which a cut would not be heard, ascending, seconds.
+        phones: what is said when, where a transcript tells.
+        words: spelling, start and end of its words; one that a cut goes through belongs to the
+            sheet in which it begins.
 
     Returns:
         A layout as long as the recording that makes everything.
@@ -30,7 +39,17 @@ def plan(
     sheets: list[Sheet] = []
     for item, (start, stop) in enumerate(zip(cuts, cuts[1:], strict=False)):
         whole = (Copy(Fraction(0), start, stop - start),)
-        sheets.append(Sheet(item, stop - start, told=whole))
+        said = tuple(
+            TimedPhone(one.symbol, max(one.start, start) - start, min(one.end, stop) - start)
+            for one in phones
+            if one.start < stop and one.end > start
+        )
+        spelled = tuple(
+            (word, first - start, min(last, stop) - start)
+            for word, first, last in words
+            if start <= first < stop
+        )
+        sheets.append(Sheet(item, stop - start, told=whole, phones=said, words=spelled))
     pieces = tuple(Make(i, Fraction(0), sheet.seconds) for i, sheet in enumerate(sheets))
     return Layout(pieces, tuple(sheets))
 
