@@ -72,24 +72,24 @@ def write_recipe(corpus: Path, tmp_path: Path) -> WriteRecipe:
 
 
 @pytest.fixture
-def command() -> RunCommand:
+def toy_environment() -> dict[str, str]:
+    """The environment of a process that finds the toy plugin."""
+    path = os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+
+
+@pytest.fixture
+def command(toy_environment: dict[str, str]) -> RunCommand:
     """Run ``python -m speechloom`` in a process of its own, with the toy plugin."""
 
-    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "speechloom", *map(str, arguments)],
-            env=_environment(),
+            env=toy_environment,
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
-            **options,
+            timeout=200,
         )
 
     return run
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a process that finds the toy plugin."""
-    path = os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}

@@ -34,8 +34,8 @@ def read_cuts(path: Path) -> tuple[Example, ...]:
         from lhotse import CutSet
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
-            "cut sets need lhotse, which is not installed; run `pip install lhotse`, or give a "
-            "JSONL manifest",
+            f"cut sets need lhotse, and {error.name!r} is not installed; run "
+            "`pip install 'speechloom[lhotse]'`, or give a JSONL manifest",
             plugin="speechloom:train",
         ) from error
     try:
