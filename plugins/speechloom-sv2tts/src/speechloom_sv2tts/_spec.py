@@ -122,7 +122,7 @@ def tacotron2_spec(
         id=id,
         implementation="speechloom_sv2tts.generator:Tacotron2Generator",
         facts=GeneratorFacts(
-            tasks=("synthesize",),
+            tasks=("synthesize",) if voice is None else ("synthesize", "convert"),
             content=(f"phones:{alphabet}",),
             gives=f"features:{mel.kind}",
             frame_rate=mel.frame_rate,

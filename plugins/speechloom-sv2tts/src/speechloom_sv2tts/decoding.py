@@ -9,8 +9,9 @@ may only look into a window of symbols that moves forward. Two walks use it:
 * `TimedWalk` speaks in a given timing: at each step the window lies around the symbols of its
   frames. Nothing can be skipped or repeated, and the length is known.
 
-The step is written out over preallocated buffers, with the products of each LSTM in one and the two
-linear location layers folded into one; tests hold it to the modules of `speechloom_sv2tts.tacotron2`.
+The step is written out over preallocated buffers, with the products of each LSTM in one and the
+two linear location layers folded into one; tests hold it to the modules of
+`speechloom_sv2tts.tacotron2`.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class Drops:
             position=positions.repeat(batch),
             level=self._level,
         )
-        layers = [draw.view(batch, self.block, self._units) < PRENET_KEPT for draw in uniforms(keys)]
+        layers = [
+            draw.view(batch, self.block, self._units) < PRENET_KEPT for draw in uniforms(keys)
+        ]
         return torch.stack(layers, 1)
 
 

@@ -1,7 +1,7 @@
 """What a speaker encoder hears of a recording: its speech, loud enough, without the pauses.
 
 The steps are those of resemblyzer and Real-Time-Voice-Cloning: loudness raised to -30 dBFS, then
-blocks of 30 ms judged as speech or not, smoothed over 8 blocks, and up to 6 blocks (180 ms) of pause
+blocks of 30 ms judged as speech or not, smoothed over 8 blocks, and up to 6 blocks of pause
 kept. They judge with the detector of WebRTC (``vad="webrtc"``, package ``webrtcvad``); the default
 judges by energy alone and needs no package, so that a voice is the same wherever it is made.
 """

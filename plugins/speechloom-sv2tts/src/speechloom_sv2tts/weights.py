@@ -29,7 +29,10 @@ _NAMES = ("tacotron2.safetensors", "tacotron2.pt", "tacotron2_statedict.pt")
 
 _RULES = (
     (r"module\.", ""),
-    (r"(encoder|postnet)\.convolutions\.(\d+)\.0\.(?:conv\.)?(weight|bias)", r"\1.blocks.\2.conv.\3"),
+    (
+        r"(encoder|postnet)\.convolutions\.(\d+)\.0\.(?:conv\.)?(weight|bias)",
+        r"\1.blocks.\2.conv.\3",
+    ),
     (r"(encoder|postnet)\.convolutions\.(\d+)\.1\.(\w+)", r"\1.blocks.\2.norm.\3"),
     (r"decoder\.prenet\.layers\.(\d)\.(?:linear_layer\.)?weight", r"decoder.prenet.\1.weight"),
     (
@@ -45,7 +48,7 @@ _RULES = (
         r"decoder\.attention_layer\.location_layer\.location_dense\.(?:linear_layer\.)?weight",
         "decoder.attention.location.weight",
     ),
-    (r"decoder\.decoder_rnn\.(weight|bias)_(ih|hh)", r"decoder.decoder_rnn.\1_\2_l0"),
+    (r"decoder\.decoder_rnn\.(weight|bias)_(ih|hh)$", r"decoder.decoder_rnn.\1_\2_l0"),
     (r"decoder\.linear_projection\.(?:linear_layer\.)?(\w+)", r"decoder.project.\1"),
     (r"decoder\.gate_layer\.(?:linear_layer\.)?(\w+)", r"decoder.stop.\1"),
 )
