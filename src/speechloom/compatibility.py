@@ -81,6 +81,7 @@ def generator_between(
     tasks: Sequence[Task] = TASKS,
     max_seconds: float = 30.0,
     license: str = "Apache-2.0",
+    options: Mapping[str, Any] | None = None,
 ) -> ComponentSpec:
     """The spec of a generator from what one component gives to what another one takes.
 
@@ -98,6 +99,7 @@ def generator_between(
             codes continues without content.
         max_seconds: the longest canvas that it fills well.
         license: SPDX id of the code.
+        options: of the implementation.
 
     Raises:
         UsageError: a spec is of another kind than its place.
@@ -121,6 +123,7 @@ def generator_between(
         implementation=implementation,
         summary=f"{source.id} to {target.id}"[:120],
         license=license,
+        options=dict(options or {}),
         facts=GeneratorFacts(
             tasks=done,
             content=(given.gives,),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from speechloom.errors import UsageError
+from speechloom.published import checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom_dac.config import NetworkConfig
 
@@ -94,12 +95,9 @@ def _spec(
         requires=("torch>=2.6", "transformers>=4.57", "huggingface_hub", "safetensors"),
         install="pip install speechloom-dac",
         homepage="https://github.com/descriptinc/descript-audio-codec",
-        options={
-            "checkpoint": checkpoint,
-            "revision": revision,
-            "sha256": dict(sha256) if sha256 else None,
-            "rates": list(config.rates),
-        },
+        options=checkpoint_options(
+            checkpoint, revision=revision, sha256=sha256, rates=list(config.rates)
+        ),
     )
 
 

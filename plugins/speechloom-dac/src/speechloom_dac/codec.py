@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DacConfig, DacModel
 
-from speechloom.checkpoints import load_exactly, pinned_files, sha256_of
-from speechloom.errors import UsageError, WeightsError
-from speechloom.protocols import WeightFile
+from speechloom.checkpoints import load_exactly, sha256_of
+from speechloom.published import PublishedCodec, check_promises, stacked_codes
 from speechloom.spec import CodecFacts, ComponentSpec
-from speechloom.values import Audio, Codes, pad_stack
+from speechloom.values import Audio, Codes
 from speechloom.windows import over_windows, plan_windows
 from speechloom_dac.config import NetworkConfig
 from speechloom_dac.weights import read_weights
@@ -37,7 +36,7 @@ RESIDUAL_GAIN = 0.3
 """Of random weights: residual units that add little do not amplify rounding errors."""
 
 
-class DacCodec:
+class DacCodec(PublishedCodec):
     """The Descript Audio Codec (Kumar et al. 2023, arXiv:2306.06546).
 
     Encoder and decoder are those of transformers' ``DacModel``; quantisation follows the original
@@ -59,24 +58,13 @@ class DacCodec:
         weights: Mapping[str, str],
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._config = config
         self._model = model.train(False).requires_grad_(False).to(device)
-        self._levels = self._model.quantizer.quantizers[: self._facts.codebooks]
+        self._levels = self._model.quantizer.quantizers[: self.facts.codebooks]
         # Codes are looked up by angle: the directions of the entries, once.
         self._directions = [functional.normalize(one.codebook.weight) for one in self._levels]
-        self._weights = dict(weights)
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the weight file in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> DacCodec:
@@ -114,26 +102,16 @@ class DacCodec:
         load_exactly(model, _drawn(model, seed), "random weights")
         return cls(spec, config, model, weights={})
 
-    @classmethod
-    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
-        """The files whose hash the spec pins; nothing is loaded."""
-        options = spec.options
-        return pinned_files(
-            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
-        )
-
     def encode(self, audio: Sequence[Audio]) -> Codes:
         """Codes [B, K, F] of recordings of any rate and channel count.
 
         Args:
             audio: B recordings.
         """
-        facts = self._facts
         with torch.inference_mode():
             rows = [self._ids(samples).cpu() for samples in self._prepared(audio)]
         # Stacked outside, so that training may use the ids.
-        lengths = torch.tensor([row.shape[-1] for row in rows], dtype=torch.int64)
-        return Codes(pad_stack(rows), facts.codes, facts.codebook_size, facts.frame_rate, lengths)
+        return stacked_codes(rows, self.facts)
 
     @torch.inference_mode()
     def decode(self, codes: Codes) -> list[Audio]:
@@ -145,9 +123,9 @@ class DacCodec:
         Raises:
             UsageError: the codes are of another codec, or have more levels than it uses.
         """
-        self._check(codes)
+        self.check_codes(codes)
         items = [codes.item(index).to(self._device) for index in range(len(codes.lengths))]
-        return [Audio(self._samples(ids).cpu().numpy(), self._facts.sample_rate) for ids in items]
+        return [Audio(self._samples(ids).cpu().numpy(), self.facts.sample_rate) for ids in items]
 
     @torch.no_grad()
     def codebook(self, level: int) -> Tensor:
@@ -163,8 +141,7 @@ class DacCodec:
         Raises:
             UsageError: there is no such level.
         """
-        if not 0 <= level < len(self._levels):
-            raise UsageError(f"{self.spec.id} has levels 0 to {len(self._levels) - 1}, not {level}")
+        self.check_level(level)
         entries = self._levels[level].codebook.weight
         projected: Tensor = self._levels[level].out_proj(entries.T[None])[0].T
         return projected.contiguous()
@@ -182,7 +159,7 @@ class DacCodec:
         Raises:
             UsageError: as `decode`.
         """
-        self._check(codes)
+        self.check_codes(codes)
         return self._latents(codes.ids.to(self._device))
 
     # Encoding -----------------------------------------------------------------------------
@@ -239,27 +216,9 @@ class DacCodec:
         assert isinstance(total, Tensor)
         return total
 
-    def _check(self, codes: Codes) -> None:
-        facts = self._facts
-        if codes.codec != facts.codes or not 1 <= codes.codebooks <= facts.codebooks:
-            raise UsageError(
-                f"{self.spec.id} takes 1 to {facts.codebooks} codebooks of codes:{facts.codes}, "
-                f"but got {codes.codebooks} of {codes.kind}"
-            )
-        if codes.codebook_size != facts.codebook_size:
-            raise UsageError(
-                f"{self.spec.id} has {facts.codebook_size} ids per codebook, but the codes have "
-                f"{codes.codebook_size}"
-            )
-
     @property
     def _window(self) -> int:
-        return max(1, int(WINDOW_SECONDS * self._facts.frame_rate))
-
-    @property
-    def _facts(self) -> CodecFacts:
-        assert isinstance(self.spec.facts, CodecFacts)
-        return self.spec.facts
+        return max(1, int(WINDOW_SECONDS * self.facts.frame_rate))
 
 
 def _nearest(queries: Tensor, directions: Tensor) -> Tensor:
@@ -278,17 +237,7 @@ def _check_facts(spec: ComponentSpec, config: NetworkConfig, path: object) -> No
         ("strides", tuple(spec.options["rates"]), config.rates),
         ("ids per codebook", facts.codebook_size, config.codebook_size),
     )
-    for name, claimed, found in claims:
-        if claimed != found:
-            raise WeightsError(
-                f"{spec.id} promises {name} {claimed}, but {path} has {found}; give a checkpoint "
-                "of that model, or make a spec for this one with speechloom_dac.spec_for"
-            )
-    if config.codebooks < facts.codebooks:
-        raise WeightsError(
-            f"{spec.id} promises {facts.codebooks} codebooks, but {path} has {config.codebooks}; "
-            "make a spec for it with speechloom_dac.spec_for"
-        )
+    check_promises(spec, path, claims, codebooks=config.codebooks)
 
 
 def _network(config: NetworkConfig) -> DacModel:

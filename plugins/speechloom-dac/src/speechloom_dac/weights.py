@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechloom.checkpoints import find_checkpoint, fold_weight_norm, read_checkpoint
+from speechloom.checkpoints import fold_weight_norm, read_checkpoint
 from speechloom.errors import WeightsError
+from speechloom.published import PublicCheckpoint
 from speechloom_dac.config import NetworkConfig
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["read_config", "read_weights"]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "weights.pth")
-_TRANSFORMERS = (".safetensors", ".bin")
-"""File endings of the layout of transformers; others hold the original's own."""
 
 
 def read_config(
@@ -39,12 +37,12 @@ def read_config(
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    if Path(checkpoint).expanduser().exists():
-        weights = _weights_file(checkpoint, revision, sha256)
-        if weights.suffix not in _TRANSFORMERS:
-            return _original_config(_original_content(weights), weights)
-        return _transformers_config(weights.parent, None, sha256)
-    return _transformers_config(checkpoint, revision, sha256)
+    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
+    config = found.config()
+    if config is None:
+        path = found.weights()
+        return _original_config(_original_content(path), path)
+    return NetworkConfig.from_transformers(config, checkpoint)
 
 
 def read_weights(
@@ -67,35 +65,14 @@ def read_weights(
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    weights = _weights_file(checkpoint, revision, sha256)
-    if weights.suffix in _TRANSFORMERS:
-        local = Path(checkpoint).expanduser().exists()
-        config = _transformers_config(weights.parent if local else checkpoint, revision, sha256)
-        return config, fold_weight_norm(read_checkpoint(weights)), weights
-    content = _original_content(weights)
+    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
+    path, config = found.weights(), found.config()
+    if config is not None:
+        sizes = NetworkConfig.from_transformers(config, checkpoint)
+        return sizes, fold_weight_norm(read_checkpoint(path)), path
+    content = _original_content(path)
     tensors = {_renamed(name): value for name, value in content["state_dict"].items()}
-    return _original_config(content, weights), fold_weight_norm(tensors), weights
-
-
-def _weights_file(
-    checkpoint: str | os.PathLike[str], revision: str | None, sha256: Mapping[str, str] | None
-) -> Path:
-    (path,) = find_checkpoint(checkpoint, [_WEIGHTS], revision=revision, sha256=sha256).values()
-    return path
-
-
-def _transformers_config(
-    checkpoint: str | os.PathLike[str], revision: str | None, sha256: Mapping[str, str] | None
-) -> NetworkConfig:
-    found = find_checkpoint(checkpoint, ["config.json"], revision=revision, sha256=sha256)
-    path = found["config.json"]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON ({error}); get the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} is not the configuration of a model; get it again")
-    return NetworkConfig.from_transformers(content, path)
+    return _original_config(content, path), fold_weight_norm(tensors), path
 
 
 def _original_content(path: Path) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
+from speechloom.published import checkpoint_options
 from speechloom.spec import ComponentSpec, TokenizerFacts
 
 __all__ = ["XLSR2_1B", "spec_for"]
@@ -74,17 +75,17 @@ def spec_for(
             "libsndfile installed: `apt install libsndfile1"
         ),
         homepage="https://github.com/facebookresearch/fairseq2",
-        options={
-            "checkpoint": os.fspath(checkpoint),
-            "kmeans": os.fspath(kmeans),
-            "layer": layer,
-            "family": family,
-            "arch": arch,
-            "config": dict(config) if config else None,
-            "normalize": normalize,
-            "revision": revision,
-            "sha256": dict(sha256) if sha256 else None,
-        },
+        options=checkpoint_options(
+            checkpoint,
+            revision=revision,
+            sha256=sha256,
+            kmeans=os.fspath(kmeans),
+            layer=layer,
+            family=family,
+            arch=arch,
+            config=dict(config) if config else None,
+            normalize=normalize,
+        ),
     )
 
 

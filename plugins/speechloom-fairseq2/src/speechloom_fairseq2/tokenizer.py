@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from speechloom.checkpoints import pinned_files, sha256_of
+from speechloom.checkpoints import sha256_of
 from speechloom.errors import UsageError
 from speechloom.protocols import WeightFile
+from speechloom.published import PublishedComponent, stacked_tokens
 from speechloom.spec import ComponentSpec, TokenizerFacts
 from speechloom.values import Audio, Features, Tokens, pad_stack
 from speechloom_fairseq2.encoder import SpeechEncoder, file_of, load_encoder, tiny_encoder
@@ -18,7 +19,7 @@ from speechloom_fairseq2.kmeans import nearest, read_centroids
 __all__ = ["Fairseq2Tokenizer"]
 
 
-class Fairseq2Tokenizer:
+class Fairseq2Tokenizer(PublishedComponent):
     """Content units of wav2vec 2.0 (arXiv:2006.11477) or w2v-BERT (arXiv:2108.06209).
 
     The networks are fairseq2's own, k-means is ours. Recordings are encoded one by one, so that a
@@ -35,21 +36,10 @@ class Fairseq2Tokenizer:
         weights: Mapping[str, str],
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._encoder = encoder.to(device)
         self._centroids = centroids.to(device)
-        self._weights = dict(weights)
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the encoder's and the centroids' file; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> Fairseq2Tokenizer:
@@ -87,9 +77,7 @@ class Fairseq2Tokenizer:
         checkpoint = spec.options["checkpoint"]
         if checkpoint.startswith("card:") or "://" in checkpoint:
             return {}
-        return pinned_files(
-            checkpoint, revision=spec.options["revision"], sha256=spec.options["sha256"]
-        )
+        return super().weight_files(spec)
 
     @torch.inference_mode()
     def encode(self, audio: Sequence[Audio]) -> Tokens:
@@ -101,11 +89,8 @@ class Fairseq2Tokenizer:
         Raises:
             UsageError: a recording is too long.
         """
-        facts = self._facts
-        rows = [nearest(self._features(one), self._centroids).cpu() for one in audio]
-        size, rate = facts.vocabulary_size, facts.frame_rate
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        return Tokens(pad_stack(rows), facts.vocabulary, size, rate, lengths)
+        rows = [nearest(self._features(one), self._centroids) for one in audio]
+        return stacked_tokens(rows, self._facts)
 
     @torch.inference_mode()
     def features(self, audio: Sequence[Audio]) -> Features:

@@ -7,7 +7,6 @@ another server. So such a tokenizer works once its k-means is converted: see
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from speechloom.errors import WeightsError
+from speechloom.published import checkpoint_options, read_json
 from speechloom.spec import ComponentSpec, TokenizerFacts
 
 __all__ = [
@@ -70,17 +69,17 @@ def _published(layer: int, clusters: int) -> ComponentSpec:
             sample_rate=SAMPLE_RATE,
             frame_rate=Fraction(SAMPLE_RATE, HOP),
         ),
-        {
-            "checkpoint": _BASE,
-            "revision": None,
-            "sha256": None,
-            "layer": layer,
-            "kmeans": None,
-            "allow_pickle": False,
-            "normalize": None,
-            "window_seconds": WINDOW_SECONDS,
-            "context_seconds": CONTEXT_SECONDS,
-        },
+        checkpoint_options(
+            _BASE,
+            revision=None,
+            sha256=None,
+            layer=layer,
+            kmeans=None,
+            allow_pickle=False,
+            normalize=None,
+            window_seconds=WINDOW_SECONDS,
+            context_seconds=CONTEXT_SECONDS,
+        ),
         "Apache-2.0 (encoder); MIT (k-means, as published with fairseq and textlesslib)",
     )
 
@@ -146,17 +145,17 @@ def spec_for(
             sample_rate=SAMPLE_RATE,
             frame_rate=_local_frame_rate(Path(checkpoint)) or units.frame_rate,
         ),
-        {
-            "checkpoint": _lasting(checkpoint),
-            "revision": revision,
-            "sha256": None if sha256 is None else dict(sha256),
-            "layer": layer,
-            "kmeans": _lasting(kmeans),
-            "allow_pickle": allow_pickle,
-            "normalize": normalize,
-            "window_seconds": window_seconds,
-            "context_seconds": context_seconds,
-        },
+        checkpoint_options(
+            _lasting(checkpoint),
+            revision=revision,
+            sha256=sha256,
+            layer=layer,
+            kmeans=_lasting(kmeans),
+            allow_pickle=allow_pickle,
+            normalize=normalize,
+            window_seconds=window_seconds,
+            context_seconds=context_seconds,
+        ),
         weights_license,
     )
 
@@ -180,8 +179,4 @@ def _local_frame_rate(folder: Path) -> Fraction | None:
         return None
     from speechloom_hubert.architecture import Architecture
 
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is no JSON ({error}); get the checkpoint again") from error
-    return Fraction(SAMPLE_RATE, Architecture.of(config, path).hop)
+    return Fraction(SAMPLE_RATE, Architecture.of(read_json(path), path).hop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from speechloom.checkpoints import (
     sha256_of,
 )
 from speechloom.errors import UsageError, WeightsError
+from speechloom.published import read_json
 from speechloom_hubert._spec import CONTEXT_SECONDS, WINDOW_SECONDS
 from speechloom_hubert.architecture import FAMILIES, Architecture
 from speechloom_hubert.encoder import SAMPLE_RATE, SpeechEncoder
@@ -66,7 +66,7 @@ def load_encoder(
     find = partial(find_checkpoint, checkpoint, revision=revision, sha256=sha256)
     files = find(["config.json", WEIGHT_FILES])
     config_path, weights_path = files.values()
-    config = _json(config_path)
+    config = read_json(config_path)
     architecture = Architecture.of(config, config_path)
     kept = architecture.depth if layers is None else layers
     if not 0 <= kept <= architecture.depth:
@@ -214,14 +214,4 @@ def _preprocessor(
     name = "preprocessor_config.json"
     if checkpoint.is_dir() and not (checkpoint / name).is_file():
         return {}
-    return _json(find([name])[name])
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is no JSON ({error}); get the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds no object; get the checkpoint again")
-    return content
+    return read_json(find([name])[name])

@@ -12,8 +12,9 @@ from torch import Tensor
 from speechloom.checkpoints import pinned_files, sha256_of
 from speechloom.errors import UsageError, WeightsError
 from speechloom.protocols import WeightFile
+from speechloom.published import PublishedComponent, stacked_tokens
 from speechloom.spec import ComponentSpec, TokenizerFacts
-from speechloom.values import Audio, Tokens, pad_stack
+from speechloom.values import Audio, Tokens
 from speechloom_hubert.encoder import SpeechEncoder
 from speechloom_hubert.kmeans import KMeans, read_kmeans
 from speechloom_hubert.loading import load_encoder, random_encoder
@@ -22,7 +23,7 @@ from speechloom_hubert.published import published_path
 __all__ = ["HubertUnits", "nearest"]
 
 
-class HubertUnits:
+class HubertUnits(PublishedComponent):
     """Content units of a HuBERT or WavLM layer; see `SpeechEncoder` for frames and long audio.
 
     Args:
@@ -47,21 +48,10 @@ class HubertUnits:
         device: str = "cpu",
     ) -> None:
         _check_fit(_facts(spec), encoder, layer, units)
-        self._spec = spec
-        self._weights = {**encoder.weights, **(weights or {})}
+        super().__init__(spec, {**encoder.weights, **(weights or {})})
         self._encoder = encoder
         self._layer = layer
         self._centroids = torch.from_numpy(units.centroids).to(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that the entry point announced."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of each weight file in use; empty for random weights."""
-        return self._weights
 
     @property
     def centroids(self) -> Tensor:
@@ -130,11 +120,7 @@ class HubertUnits:
         """
         if not audio:
             raise UsageError("there is no audio to encode; give at least one recording")
-        rows = [self._units(one) for one in audio]
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        facts = _facts(self._spec)
-        size, rate = facts.vocabulary_size, facts.frame_rate
-        return Tokens(pad_stack(rows), facts.vocabulary, size, rate, lengths)
+        return stacked_tokens([self._units(one) for one in audio], _facts(self._spec))
 
     def _units(self, audio: Audio) -> Tensor:
         parts = self._encoder.parts(audio, self._layer)

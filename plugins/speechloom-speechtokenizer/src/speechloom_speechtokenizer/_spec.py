@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from speechloom.errors import UsageError
+from speechloom.published import checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
 from speechloom_speechtokenizer.config import CONFIG_FILE, SpeechTokenizerConfig, read_config
 
@@ -78,11 +79,13 @@ def spec_for(
         _codec_facts(config, names, levels) if is_codec else _units_facts(config, names),
         summary or f"SpeechTokenizer {kind} of {Path(checkpoint).name}"[:120],
         weights_license,
-        checkpoint=os.fspath(checkpoint),
-        folder=folder,
-        revision=revision,
-        sha256=dict(sha256) if sha256 else None,
-        strides=list(config.strides),
+        **checkpoint_options(
+            checkpoint,
+            revision=revision,
+            sha256=sha256,
+            folder=folder,
+            strides=list(config.strides),
+        ),
     )
 
 
@@ -139,16 +142,15 @@ def _local_config(checkpoint: Path, folder: str | None) -> SpeechTokenizerConfig
     return read_config(found[0]) if found else None
 
 
-_HUBERT_AVG: dict[str, Any] = {
-    "checkpoint": "fnlp/SpeechTokenizer",
-    "folder": "speechtokenizer_hubert_avg",
-    "strides": list(_PUBLISHED.strides),
-}
-_SNAKE: dict[str, Any] = {
-    "checkpoint": "fnlp/AnyGPT-speech-modules",
-    "folder": "speechtokenizer",
-    "strides": list(_PUBLISHED.strides),
-}
+def _on_the_hub(repository: str, folder: str) -> dict[str, Any]:
+    strides = list(_PUBLISHED.strides)
+    return checkpoint_options(
+        repository, revision=None, sha256=None, folder=folder, strides=strides
+    )
+
+
+_HUBERT_AVG = _on_the_hub("fnlp/SpeechTokenizer", "speechtokenizer_hubert_avg")
+_SNAKE = _on_the_hub("fnlp/AnyGPT-speech-modules", "speechtokenizer")
 _NO_NOTICE = "no notice of their own; the code beside them is Apache-2.0"
 
 HUBERT_AVG_CODEC = _component(

@@ -13,8 +13,14 @@ from torch import Tensor
 from speechloom.checkpoints import pinned_files
 from speechloom.errors import UsageError
 from speechloom.protocols import WeightFile
-from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
-from speechloom.values import Audio, Codes, Tokens, pad_stack
+from speechloom.published import (
+    PublishedCodec,
+    PublishedComponent,
+    stacked_codes,
+    stacked_tokens,
+)
+from speechloom.spec import ComponentSpec, TokenizerFacts
+from speechloom.values import Audio, Codes, Tokens
 from speechloom_speechtokenizer.loading import Loaded, load, random_network
 from speechloom_speechtokenizer.network import DecoderStream, SpeechTokenizerNetwork
 
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SpeechTokenizerCodec", "SpeechTokenizerUnits"]
 
 
-class _SpeechTokenizer:
+class _SpeechTokenizer(PublishedComponent):
     """What both share: the network, and codes of recordings.
 
     Recordings are encoded one by one: the network looks at the end of each, so that padding one to
@@ -32,18 +38,8 @@ class _SpeechTokenizer:
     """
 
     def __init__(self, spec: ComponentSpec, loaded: Loaded) -> None:
-        self._spec = spec
+        super().__init__(spec, loaded.weights)
         self._loaded = loaded
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that the entry point announced."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of each weight file in use; empty for random weights."""
-        return self._loaded.weights
 
     @property
     def network(self) -> SpeechTokenizerNetwork:
@@ -98,6 +94,11 @@ class SpeechTokenizerUnits(_SpeechTokenizer):
         """
         return self._units(self._rows(audio))
 
+    @property
+    def centroids(self) -> Tensor:
+        """The vector of each unit, float32 [V, D], for networks that start from them."""
+        return self.network.quantizer.codebooks[0].embed.clone()
+
     def units_of(self, codes: Codes) -> Tokens:
         """The units in codes of the same checkpoint, without the audio.
 
@@ -113,10 +114,7 @@ class SpeechTokenizerUnits(_SpeechTokenizer):
         return self._units([codes.item(i) for i in range(len(codes.lengths))])
 
     def _units(self, rows: Sequence[Tensor]) -> Tokens:
-        facts = self._facts
-        size, rate = facts.vocabulary_size, facts.frame_rate
-        ids = pad_stack([row[0] for row in rows])
-        return Tokens(ids, facts.vocabulary, size, rate, _lengths(rows))
+        return stacked_tokens([row[0] for row in rows], self._facts)
 
     @property
     def _facts(self) -> TokenizerFacts:
@@ -124,7 +122,7 @@ class SpeechTokenizerUnits(_SpeechTokenizer):
         return self.spec.facts
 
 
-class SpeechTokenizerCodec(_SpeechTokenizer):
+class SpeechTokenizerCodec(_SpeechTokenizer, PublishedCodec):
     """All levels: the first says what is said, the others how it sounds."""
 
     def encode(self, audio: Sequence[Audio], *, num_codebooks: int | None = None) -> Codes:
@@ -137,15 +135,13 @@ class SpeechTokenizerCodec(_SpeechTokenizer):
         Raises:
             UsageError: there are not so many levels.
         """
-        facts = self._facts
+        facts = self.facts
         levels = facts.codebooks if num_codebooks is None else num_codebooks
         if not 1 <= levels <= facts.codebooks:
             raise UsageError(
                 f"{self.spec.id} has 1 to {facts.codebooks} levels, but {levels} were asked for"
             )
-        rows = [row[:levels] for row in self._rows(audio)]
-        size, rate = facts.codebook_size, facts.frame_rate
-        return Codes(pad_stack(rows), facts.codes, size, rate, _lengths(rows))
+        return stacked_codes([row[:levels] for row in self._rows(audio)], facts)
 
     def decode(self, codes: Codes) -> list[Audio]:
         """Audio of hop samples per frame.
@@ -156,7 +152,7 @@ class SpeechTokenizerCodec(_SpeechTokenizer):
         Raises:
             UsageError: the codes are of another codec, or have more levels.
         """
-        self._check(codes)
+        self.check_codes(codes)
         items = [codes.item(i).to(self.network.device) for i in range(len(codes.lengths))]
         return [self._audio(self.network.decode(ids)) for ids in items]
 
@@ -177,11 +173,9 @@ class SpeechTokenizerCodec(_SpeechTokenizer):
         Raises:
             UsageError: as `decode`, or there is not exactly one item.
         """
-        self._check(codes)
-        if len(codes.lengths) != 1:
-            raise UsageError(f"one item can be streamed at a time, not {len(codes.lengths)}")
+        self.check_single(codes)
         stream = DecoderStream(self.network)
-        frames = max(1, int(seconds * self._facts.frame_rate))
+        frames = max(1, int(seconds * self.facts.frame_rate))
         pieces = codes.item(0).to(self.network.device).split(frames, dim=-1)
         for piece in pieces:
             samples = stream.push(piece, last=piece is pieces[-1])
@@ -200,9 +194,7 @@ class SpeechTokenizerCodec(_SpeechTokenizer):
         Raises:
             UsageError: there is no such level.
         """
-        levels = self._facts.codebooks
-        if not 0 <= level < levels:
-            raise UsageError(f"{self.spec.id} has levels 0 to {levels - 1}, not {level}")
+        self.check_level(level)
         return self.network.quantizer.codebooks[level].embed.clone()
 
     @torch.inference_mode()
@@ -218,26 +210,9 @@ class SpeechTokenizerCodec(_SpeechTokenizer):
         Raises:
             UsageError: as `decode`.
         """
-        self._check(codes)
+        self.check_codes(codes)
         decode = self.network.quantizer.decode
         return torch.stack([decode(ids) for ids in codes.ids.to(self.network.device)])
 
     def _audio(self, samples: Tensor) -> Audio:
-        return Audio(samples.cpu().numpy()[None], self._facts.sample_rate)
-
-    def _check(self, codes: Codes) -> None:
-        facts = self._facts
-        if codes.codec != facts.codes or not 1 <= codes.codebooks <= facts.codebooks:
-            raise UsageError(
-                f"{self.spec.id} takes 1 to {facts.codebooks} levels of codes:{facts.codes}, but "
-                f"got {codes.codebooks} of {codes.kind}"
-            )
-
-    @property
-    def _facts(self) -> CodecFacts:
-        assert isinstance(self.spec.facts, CodecFacts)
-        return self.spec.facts
-
-
-def _lengths(rows: Sequence[Tensor]) -> Tensor:
-    return torch.tensor([row.shape[-1] for row in rows], dtype=torch.int64)
+        return Audio(samples.cpu().numpy()[None], self.facts.sample_rate)

@@ -20,7 +20,7 @@ from speechloom.checkpoints import (
     read_tensors,
     sha256_of,
 )
-from speechloom.errors import WeightsError
+from speechloom.published import check_promises
 from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
 from speechloom_speechtokenizer.config import CONFIG_FILE, SpeechTokenizerConfig, read_config
 from speechloom_speechtokenizer.network import SpeechTokenizerNetwork
@@ -106,16 +106,12 @@ def _check_facts(spec: ComponentSpec, config: SpeechTokenizerConfig, path: Path)
     facts = spec.facts
     assert isinstance(facts, (CodecFacts, TokenizerFacts)), spec.kind
     size = facts.codebook_size if isinstance(facts, CodecFacts) else facts.vocabulary_size
-    levels = facts.codebooks if isinstance(facts, CodecFacts) else 1
-    promised = (facts.sample_rate, facts.frame_rate, size)
-    found = (config.sample_rate, config.frame_rate, config.codebook_size)
-    if promised != found or levels > config.n_q:
-        raise WeightsError(
-            f"{path} describes a network of {config.sample_rate} Hz, {config.frame_rate} frames "
-            f"per second and {config.n_q} x {config.codebook_size} codes, but {spec.id} promises "
-            f"{facts.sample_rate} Hz, {facts.frame_rate} and {levels} x {size}; make its spec with "
-            "spec_for, or give the checkpoint that it was made for"
-        )
+    claims = (
+        ("sample rate", facts.sample_rate, config.sample_rate),
+        ("frame rate", facts.frame_rate, config.frame_rate),
+        ("ids per codebook", size, config.codebook_size),
+    )
+    check_promises(spec, path, claims, codebooks=config.n_q)
 
 
 def random_network(spec: ComponentSpec, seed: int) -> SpeechTokenizerNetwork:
