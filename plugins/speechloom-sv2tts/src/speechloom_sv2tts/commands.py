@@ -80,7 +80,7 @@ def example(
     _show("Speaker Embedding", speaker.vector)
     for number, one in enumerate(filled):
         which = f" {number + 1}" if len(filled) > 1 else ""
-        _show(f"Mel-spectrogram data{which}", one.result.numpy())  # type: ignore[union-attr]
+        _show(f"Mel-spectrogram data{which}", one.result.numpy())
     if output is not None:
         pipeline.run(request).save(output)
         typer.echo(f"Audio: {output}")

@@ -17,10 +17,10 @@ two linear location layers folded into one; tests hold it to the modules of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechloom.ops.masked_decode.noise import NoiseKeys, uniforms
 from speechloom_sv2tts.tacotron2 import PRENET_KEPT, Decoder, inside
@@ -203,10 +203,12 @@ class Steps:
     def __init__(self, decoder: Decoder, memory: Tensor) -> None:
         config, batch = decoder.config, len(memory)
         asking, speaking, size = config.attention_rnn, config.decoder_rnn, config.memory
-        self._prenet = [layer.weight.T for layer in decoder.prenet]  # type: ignore[union-attr, operator]
+        self._prenet = [cast(nn.Linear, layer).weight.T for layer in decoder.prenet]
         self._bands, self._split = config.bands, config.bands * config.reduction
         self._memory = memory
-        rnn, speech = decoder.attention_rnn, decoder.decoder_rnn
+        # Torch makes the weights of its LSTMs by name, so that types know nothing of them.
+        rnn: Any = decoder.attention_rnn
+        speech: Any = decoder.decoder_rnn
         # Rows of the input: pre-net, context, state; and state of the first, context, state.
         self._ask = torch.cat([rnn.weight_ih, rnn.weight_hh], 1).T.contiguous()
         self._ask_bias = rnn.bias_ih + rnn.bias_hh
@@ -222,12 +224,12 @@ class Steps:
         self._keys = attention.memory(memory).transpose(1, 2).contiguous()
         new = memory.new_zeros
         self._asking = new(batch, config.prenet + size + asking)
-        self._prepared, self._context, self._asked = self._asking.split(
-            [config.prenet, size, asking], 1
+        self._prepared, self._context, self._asked = torch.split(
+            self._asking, [config.prenet, size, asking], 1
         )
         self._saying = new(batch, asking + size + speaking)
-        self._heard, self._heard_context, self._said = self._saying.split(
-            [asking, size, speaking], 1
+        self._heard, self._heard_context, self._said = torch.split(
+            self._saying, [asking, size, speaking], 1
         )
         self._ask_gates, self._say_gates = new(batch, 4 * asking), new(batch, 4 * speaking)
         self._ask_cell, self._say_cell = new(batch, asking), new(batch, speaking)

@@ -8,6 +8,7 @@ judges by energy alone and needs no package, so that a voice is the same whereve
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -106,7 +107,7 @@ def _energetic(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _webrtc(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
     try:
-        import webrtcvad
+        webrtcvad = importlib.import_module("webrtcvad")
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             f'vad "webrtc" needs {error.name}, which is not installed; run `pip install webrtcvad '

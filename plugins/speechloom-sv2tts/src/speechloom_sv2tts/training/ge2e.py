@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ def ge2e_loss(scores: Tensor) -> Tensor:
     """
     speakers, recordings, _ = scores.shape
     own = torch.arange(speakers, device=scores.device).repeat_interleave(recordings)
-    return cast(Tensor, functional.cross_entropy(scores.flatten(0, 1), own))
+    return functional.cross_entropy(scores.flatten(0, 1), own)
 
 
 def _window(mel: Tensor, rng: np.random.Generator) -> Tensor:

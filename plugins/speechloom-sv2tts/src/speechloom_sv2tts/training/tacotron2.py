@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from speechloom.errors import UsageError
 from speechloom.mel import RTVC_SYNTHESIZER, MelSpec
+from speechloom.protocols import Frontend, SpeakerEncoder
 from speechloom.registry import default_registry
 from speechloom.spec import ComponentSpec, FrontendFacts, SpeakerEncoderFacts
 from speechloom.training.example import Example
@@ -87,6 +88,7 @@ class Tacotron2Learner(Learner):
     """Trains a `Tacotron2`."""
 
     settings_type = Tacotron2Settings
+    network: Tacotron2
     watch = {
         "mel": "L1 of the mel: 0.8 at first on a scale of -4..4, 0.2 to 0.3 in the end",
         "stop": "0.7 at first, below 0.02",
@@ -134,7 +136,9 @@ class Tacotron2Learner(Learner):
             "mel": self._mel.compute(audio).values[0].contiguous(),
         }
         if self.settings.voice is not None:
-            encoder = default_registry().load("speaker_encoder", self.settings.voice)
+            encoder = cast(
+                SpeakerEncoder, default_registry().load("speaker_encoder", self.settings.voice)
+            )
             item["voice"] = torch.from_numpy(encoder.embed([audio])[0].vector.copy())
         return item
 
@@ -142,7 +146,7 @@ class Tacotron2Learner(Learner):
         if example.alignment is not None:
             phones = [phone for phone, _ in example.alignment]
         elif example.text is not None:
-            frontend = default_registry().load("frontend", self.settings.frontend)
+            frontend = cast(Frontend, default_registry().load("frontend", self.settings.frontend))
             sentences = frontend.phonemize(example.text)
             phones = [phone for one in sentences for phone in one.symbols]
         else:
