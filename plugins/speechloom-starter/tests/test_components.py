@@ -182,3 +182,13 @@ def test_short_and_silent_voices_are_refused(seconds: float) -> None:
 
 def test_the_front_end_speaks_the_alphabet_of_the_spec() -> None:
     assert {symbol: i for i, symbol in enumerate(_spec.PHONES)} == PHONE_IDS
+
+
+def test_a_generator_can_start_from_the_vectors_of_the_tokens() -> None:
+    codec = StarterCodec.from_random(_spec.CODEC)
+    codes = torch.arange(3)[None, None].repeat(1, 8, 1)
+    summed = sum(codec.codebook(level)[:3] for level in range(8))
+    torch.testing.assert_close(summed, codec._model.quantizer.decode(codes[0].T))
+    with pytest.raises(UsageError, match="levels 0 to 7, not 8"):
+        codec.codebook(8)
+    assert StarterUnits.from_random(_spec.UNITS).centroids.shape[0] == 512

@@ -176,7 +176,7 @@ class SpeechTokenizerCodec(_SpeechTokenizer, PublishedCodec):
         self.check_single(codes)
         stream = DecoderStream(self.network)
         frames = max(1, int(seconds * self.facts.frame_rate))
-        pieces = codes.item(0).to(self.network.device).split(frames, dim=-1)
+        pieces = torch.split(codes.item(0).to(self.network.device), frames, dim=-1)
         for piece in pieces:
             samples = stream.push(piece, last=piece is pieces[-1])
             if len(samples):

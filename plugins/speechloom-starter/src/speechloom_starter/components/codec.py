@@ -54,6 +54,23 @@ class StarterCodec(StarterComponent):
         ids = pad_stack([row.cpu() for row in rows])
         return Codes(ids, facts.codes, facts.codebook_size, facts.frame_rate, lengths)
 
+    def codebook(self, level: int) -> Tensor:
+        """The vectors of a level, for generators whose embeddings start from them.
+
+        Args:
+            level: from 0.
+
+        Returns:
+            float32 [V, D]: what each id of this level adds to a frame.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        levels = self._facts.codebooks
+        if not 0 <= level < levels:
+            raise UsageError(f"{self.spec.id} has levels 0 to {levels - 1}, not {level}")
+        return self._model.quantizer.codebooks[level].clone()
+
     @torch.inference_mode()
     def decode(self, codes: Codes) -> list[Audio]:
         """Audio of 320 samples per frame; the first k <= 8 codebooks may be given alone.

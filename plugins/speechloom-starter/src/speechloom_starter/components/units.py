@@ -36,6 +36,11 @@ class StarterUnits(StarterComponent):
         self._codebook = codebook.to(device)
         self._device = torch.device(device)
 
+    @property
+    def centroids(self) -> Tensor:
+        """The vector of each unit, float32 [V, D], for networks that start from them."""
+        return self._codebook
+
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> StarterUnits:
         """The shipped network and units."""
