@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from speechloom.errors import UsageError
+from speechloom.published import checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom_encodec.config import NetworkConfig
 
@@ -106,12 +107,12 @@ def _spec(
         requires=("torch>=2.6", "transformers>=4.57", "huggingface_hub", "safetensors"),
         install="pip install speechloom-encodec",
         homepage="https://github.com/facebookresearch/encodec",
-        options={
-            "checkpoint": checkpoint,
-            "revision": revision,
-            "sha256": dict(sha256) if sha256 else None,
-            "network": config.model_dump(mode="json"),
-        },
+        options=checkpoint_options(
+            checkpoint,
+            revision=revision,
+            sha256=sha256,
+            network=config.model_dump(mode="json"),
+        ),
     )
 
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import EncodecConfig, EncodecModel
 
-from speechloom.checkpoints import load_exactly, pinned_files, sha256_of
-from speechloom.errors import UsageError, WeightsError
-from speechloom.protocols import WeightFile
+from speechloom.checkpoints import load_exactly, sha256_of
+from speechloom.published import PublishedCodec, check_promises, stacked_codes
 from speechloom.spec import CodecFacts, ComponentSpec
-from speechloom.values import Audio, Codes, fit_length, pad_stack, samples_at
+from speechloom.values import Audio, Codes, fit_length, samples_at
 from speechloom_encodec.config import NetworkConfig
 from speechloom_encodec.networks import ChunkedNetwork, Network, StreamNetwork, embedded
 from speechloom_encodec.weights import read_weights
@@ -33,7 +32,7 @@ RESIDUAL_GAIN = 0.3
 """Of random weights: residual units that add little do not amplify rounding errors."""
 
 
-class EncodecCodec:
+class EncodecCodec(PublishedCodec):
     """EnCodec (Défossez et al. 2022, arXiv:2210.13438), 24 kHz mono or 48 kHz stereo.
 
     The networks are those of transformers' ``EncodecModel``, the codes those of the original
@@ -58,24 +57,13 @@ class EncodecCodec:
         weights: Mapping[str, str],
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._config = config
         self._model = model.train(False).requires_grad_(False).to(device)
         self._network: Network = (StreamNetwork if config.chunk is None else ChunkedNetwork)(
             self._model, config
         )
-        self._weights = dict(weights)
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the weight file in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> EncodecCodec:
@@ -102,37 +90,19 @@ class EncodecCodec:
         load_exactly(model, _drawn(model, seed), "random weights")
         return cls(spec, config, model, weights={})
 
-    @classmethod
-    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
-        """The files whose hash the spec pins; nothing is loaded."""
-        options = spec.options
-        return pinned_files(
-            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
-        )
-
     def encode(self, audio: Sequence[Audio]) -> Codes:
         """Codes [B, K, F] of recordings of any rate and channel count, with scales at 48 kHz.
 
         Args:
             audio: B recordings.
         """
-        facts = self._facts
-        window = self._frames(WINDOW_SECONDS)
+        levels, window = self.facts.codebooks, self._frames(WINDOW_SECONDS)
         with torch.inference_mode():
-            rows = [
-                self._network.encode(self._prepared(one), facts.codebooks, window) for one in audio
-            ]
+            rows = [self._network.encode(self._prepared(one), levels, window) for one in audio]
+            ids = [row.cpu() for row, _ in rows]
+            scales = [scale.cpu() for _, scale in rows if scale is not None]
         # Stacked outside, so that training may use the ids.
-        ids = [row.cpu() for row, _ in rows]
-        scales = [scale.cpu() for _, scale in rows if scale is not None]
-        return Codes(
-            pad_stack(ids),
-            facts.codes,
-            facts.codebook_size,
-            facts.frame_rate,
-            torch.tensor([row.shape[-1] for row in ids], dtype=torch.int64),
-            scales=pad_stack(scales) if scales else None,
-        )
+        return stacked_codes(ids, self.facts, scales)
 
     def decode(self, codes: Codes) -> list[Audio]:
         """Audio as long as its frames.
@@ -143,13 +113,13 @@ class EncodecCodec:
         Raises:
             UsageError: the codes are of another codec, or have more levels than it uses.
         """
-        self._check(codes)
-        rate, channels = self._facts.sample_rate, self._facts.channels
+        self.check_codes(codes)
+        rate, channels = self.facts.sample_rate, self.facts.channels
         played = []
         for item in range(len(codes.lengths)):
             pieces = [np.zeros((channels, 0), np.float32)]
             pieces += self._pieces(codes, item, self._frames(WINDOW_SECONDS))
-            length = samples_at(int(codes.lengths[item]), rate, self._facts.frame_rate)
+            length = samples_at(int(codes.lengths[item]), rate, self.facts.frame_rate)
             played.append(Audio(fit_length(np.concatenate(pieces, 1), length), rate))
         return played
 
@@ -166,18 +136,16 @@ class EncodecCodec:
         Raises:
             UsageError: as `decode`, or there is not exactly one item.
         """
-        self._check(codes)
-        if len(codes.lengths) != 1:
-            raise UsageError(f"one item can be streamed at a time, not {len(codes.lengths)}")
-        rate = self._facts.sample_rate
-        missing = samples_at(int(codes.lengths[0]), rate, self._facts.frame_rate)
+        self.check_single(codes)
+        rate = self.facts.sample_rate
+        missing = samples_at(int(codes.lengths[0]), rate, self.facts.frame_rate)
         for piece in self._pieces(codes, 0, self._frames(seconds)):
             samples = piece[:, :missing]
             missing -= samples.shape[1]
             if samples.size:
                 yield Audio(samples, rate)
         if missing:
-            yield Audio(np.zeros((self._facts.channels, missing), np.float32), rate)
+            yield Audio(np.zeros((self.facts.channels, missing), np.float32), rate)
 
     @torch.no_grad()
     def codebook(self, level: int) -> Tensor:
@@ -193,9 +161,7 @@ class EncodecCodec:
         Raises:
             UsageError: there is no such level.
         """
-        levels = self._facts.codebooks
-        if not 0 <= level < levels:
-            raise UsageError(f"{self.spec.id} has levels 0 to {levels - 1}, not {level}")
+        self.check_level(level)
         entries: Tensor = self._model.quantizer.layers[level].codebook.embed
         return entries.clone()
 
@@ -212,14 +178,14 @@ class EncodecCodec:
         Raises:
             UsageError: as `decode`.
         """
-        self._check(codes)
+        self.check_codes(codes)
         return embedded(self._model, codes.ids.to(self._device))
 
     def _prepared(self, audio: Audio) -> Tensor:
         """A recording as float32 [C, T] of the network's rate and channels."""
-        channels = self._facts.channels
+        channels = self.facts.channels
         fitting = audio if audio.channels == channels else audio.mono()
-        samples = fitting.resampled(self._facts.sample_rate).tensor().to(self._device)
+        samples = fitting.resampled(self.facts.sample_rate).tensor().to(self._device)
         return samples.expand(channels, -1)
 
     def _pieces(self, codes: Codes, item: int, window: int) -> Iterator[np.ndarray]:
@@ -237,26 +203,8 @@ class EncodecCodec:
                 return
             yield piece.cpu().numpy()
 
-    def _check(self, codes: Codes) -> None:
-        facts = self._facts
-        if codes.codec != facts.codes or not 1 <= codes.codebooks <= facts.codebooks:
-            raise UsageError(
-                f"{self.spec.id} takes 1 to {facts.codebooks} codebooks of codes:{facts.codes}, "
-                f"but got {codes.codebooks} of {codes.kind}"
-            )
-        if codes.codebook_size != facts.codebook_size:
-            raise UsageError(
-                f"{self.spec.id} has {facts.codebook_size} ids per codebook, but the codes have "
-                f"{codes.codebook_size}"
-            )
-
     def _frames(self, seconds: float) -> int:
-        return max(1, int(seconds * self._facts.frame_rate))
-
-    @property
-    def _facts(self) -> CodecFacts:
-        assert isinstance(self.spec.facts, CodecFacts)
-        return self.spec.facts
+        return max(1, int(seconds * self.facts.frame_rate))
 
 
 def _check_facts(spec: ComponentSpec, config: NetworkConfig, path: object) -> None:
@@ -268,17 +216,7 @@ def _check_facts(spec: ComponentSpec, config: NetworkConfig, path: object) -> No
         ("frame rate", facts.frame_rate, config.frame_rate),
         ("ids per codebook", facts.codebook_size, config.codebook_size),
     )
-    for name, claimed, found in claims:
-        if claimed != found:
-            raise WeightsError(
-                f"{spec.id} promises {name} {claimed}, but {path} has {found}; give a checkpoint "
-                "of that model, or make a spec for this one with speechloom_encodec.spec_for"
-            )
-    if config.codebooks < facts.codebooks:
-        raise WeightsError(
-            f"{spec.id} promises {facts.codebooks} codebooks, but {path} has {config.codebooks}; "
-            "make a spec for it with speechloom_encodec.spec_for"
-        )
+    check_promises(spec, path, claims, codebooks=config.codebooks)
 
 
 def _network(config: NetworkConfig) -> EncodecModel:

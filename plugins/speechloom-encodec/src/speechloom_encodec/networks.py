@@ -78,10 +78,10 @@ Layers = Sequence[nn.Module]
 
 
 def _lean(layers: nn.ModuleList) -> Layers:
-    """Layers of transformers that give the same bits, but write where nobody reads any more.
+    """Layers of transformers that give the same bits, but copy less.
 
-    Activations work in place, and convolutions of one sample are not padded by nothing, which
-    would copy. The first activation behind an LSTM is left, because a stream keeps its input.
+    Activations write where nobody reads any more, and convolutions are padded by what they need.
+    The first activation behind an LSTM is left, because a stream keeps its input.
     """
     lean: list[nn.Module] = []
     for before, layer in zip([None, *layers], layers, strict=False):
@@ -90,7 +90,7 @@ def _lean(layers: nn.ModuleList) -> Layers:
         elif isinstance(layer, EncodecResnetBlock):
             lean.append(_Residual(layer))
         else:
-            lean.append(layer)
+            lean.append(_lean_convolution(layer))
     return lean
 
 
@@ -99,10 +99,15 @@ class _Residual(nn.Module):
 
     def __init__(self, block: EncodecResnetBlock) -> None:
         super().__init__()
-        first, *rest = block.block
         # The shortcut reads the input too, so that the first activation must leave it.
-        self.block = nn.Sequential(first, *(_in_place(layer) for layer in rest))
-        self.shortcut = _in_place(block.shortcut)
+        layers = [
+            nn.ELU(layer.alpha, inplace=number > 0)
+            if isinstance(layer, nn.ELU)
+            else _lean_convolution(layer)
+            for number, layer in enumerate(block.block)
+        ]
+        self.block = nn.Sequential(*layers)
+        self.shortcut = _lean_convolution(block.shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, T] to the same."""
@@ -110,13 +115,41 @@ class _Residual(nn.Module):
         return total.add_(self.shortcut(x))
 
 
-def _in_place(layer: nn.Module) -> nn.Module:
-    if isinstance(layer, nn.ELU):
-        return nn.ELU(layer.alpha, inplace=True)
-    if isinstance(layer, EncodecConv1d) and layer.conv.kernel_size == (1,):
-        norm = [layer.norm] if layer.norm_type == "time_group_norm" else []
-        return nn.Sequential(layer.conv, *norm)
-    return layer
+def _lean_convolution(layer: nn.Module) -> nn.Module:
+    is_mirrored = isinstance(layer, EncodecConv1d) and layer.pad_mode == "reflect"
+    return _Convolution(layer) if is_mirrored else layer
+
+
+class _Convolution(nn.Module):
+    """A convolution of transformers over a mirrored signal, by its own weights; see `_lean`."""
+
+    def __init__(self, layer: EncodecConv1d) -> None:
+        super().__init__()
+        self.layer = layer
+        (kernel,), (self.stride,) = layer.conv.kernel_size, layer.conv.stride
+        (dilation,) = layer.conv.dilation
+        self.padding = (kernel - 1) * dilation + 1 - self.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T] to [B, C', ceil(T / stride)]."""
+        missing = -x.shape[-1] % self.stride  # the last step is filled up
+        right = missing if self.layer.causal else self.padding // 2 + missing
+        left = self.padding + missing - right
+        if max(left, right) >= x.shape[-1]:
+            short: Tensor = self.layer(x)
+            return short
+        result: Tensor = self.layer.conv(_mirrored(x, left, right))
+        return self.layer.norm(result) if self.layer.norm_type == "time_group_norm" else result
+
+
+def _mirrored(x: Tensor, left: int, right: int) -> Tensor:
+    """Pad [B, C, T] by its reflection; copied whole, which is faster than by index."""
+    if not left and not right:
+        return x
+    last = x.shape[-1] - 1
+    return torch.cat(
+        [x[..., 1 : left + 1].flip(-1), x, x[..., last - right : last].flip(-1)], dim=-1
+    )
 
 
 # The whole signal, as a stream ------------------------------------------------------------

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechloom.checkpoints import find_checkpoint, fold_weight_norm, read_tensors
+from speechloom.checkpoints import fold_weight_norm, read_tensors
 from speechloom.errors import WeightsError
+from speechloom.published import PublicCheckpoint
 from speechloom_encodec._spec import CONFIG_24KHZ, CONFIG_48KHZ
 from speechloom_encodec.config import NetworkConfig
 
@@ -25,8 +25,6 @@ _WEIGHTS = (
     "encodec_24khz-d7cc33bc.th",
     "encodec_48khz-7e698e3e.th",
 )
-_TRANSFORMERS = (".safetensors", ".bin")
-"""File endings of the layout of transformers; others hold the original's own."""
 
 
 def read_config(
@@ -45,12 +43,12 @@ def read_config(
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    if Path(checkpoint).expanduser().exists():
-        weights = _weights_file(checkpoint, revision, sha256)
-        if weights.suffix not in _TRANSFORMERS:
-            return _original_config(_original_tensors(weights), weights)
-        return _transformers_config(weights.parent, None, sha256)
-    return _transformers_config(checkpoint, revision, sha256)
+    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
+    config = found.config()
+    if config is None:
+        path = found.weights()
+        return _original_config(_original_tensors(path), path)
+    return NetworkConfig.from_transformers(config, checkpoint)
 
 
 def read_weights(
@@ -73,34 +71,13 @@ def read_weights(
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    weights = _weights_file(checkpoint, revision, sha256)
-    if weights.suffix in _TRANSFORMERS:
-        local = Path(checkpoint).expanduser().exists()
-        config = _transformers_config(weights.parent if local else checkpoint, revision, sha256)
-        return config, fold_weight_norm(read_tensors(weights)), weights
-    tensors = _original_tensors(weights)
-    return _original_config(tensors, weights), tensors, weights
-
-
-def _weights_file(
-    checkpoint: str | os.PathLike[str], revision: str | None, sha256: Mapping[str, str] | None
-) -> Path:
-    (path,) = find_checkpoint(checkpoint, [_WEIGHTS], revision=revision, sha256=sha256).values()
-    return path
-
-
-def _transformers_config(
-    checkpoint: str | os.PathLike[str], revision: str | None, sha256: Mapping[str, str] | None
-) -> NetworkConfig:
-    found = find_checkpoint(checkpoint, ["config.json"], revision=revision, sha256=sha256)
-    path = found["config.json"]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON ({error}); get the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} is not the configuration of a model; get it again")
-    return NetworkConfig.from_transformers(content, path)
+    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
+    path, config = found.weights(), found.config()
+    if config is not None:
+        sizes = NetworkConfig.from_transformers(config, checkpoint)
+        return sizes, fold_weight_norm(read_tensors(path)), path
+    tensors = _original_tensors(path)
+    return _original_config(tensors, path), tensors, path
 
 
 # The original's layout ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from speechloom.checkpoints import sha256_of
 from speechloom.errors import UsageError
 from speechloom.protocols import WeightFile
-from speechloom.published import PublishedComponent, stacked_tokens
+from speechloom.published import PublishedComponent, check_promises, stacked_tokens
 from speechloom.spec import ComponentSpec, TokenizerFacts
 from speechloom.values import Audio, Features, Tokens, pad_stack
 from speechloom_fairseq2.encoder import SpeechEncoder, file_of, load_encoder, tiny_encoder
@@ -52,6 +53,8 @@ class Fairseq2Tokenizer(PublishedComponent):
         facts, options = spec.facts, spec.options
         assert isinstance(facts, TokenizerFacts)
         encoder, checkpoint = load_encoder(options)
+        rate = Fraction(facts.sample_rate, encoder.hop)
+        check_promises(spec, checkpoint, [("frame rate", facts.frame_rate, rate)], codebooks=1)
         kmeans = file_of(options["kmeans"], {**options, "revision": None})
         centroids = read_centroids(
             kmeans,

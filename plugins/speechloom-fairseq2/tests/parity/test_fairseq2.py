@@ -219,6 +219,9 @@ def test_wrong_input_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]
     refused(
         r"does not fit SpeechEncoder.* instead of", config={**TINY_WAV2VEC, "ffn_inner_dim": 32}
     )
+    (width, kernel, stride), *rest = CONVS
+    slower = {**TINY_WAV2VEC, "feature_extractor_layer_descs": [(width, kernel, 2 * stride), *rest]}
+    refused("promises frame rate 50, but .* has 25", config=slower)
     np.save(folder / "wide.npy", np.zeros((SIZE, 7), np.float32))
     refused("finite centroids of 32 values", kmeans=str(folder / "wide.npy"))
     torch.save({"decoder.model.0.conv.conv.weight": torch.zeros(2)}, folder / "model.pt")
