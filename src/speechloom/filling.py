@@ -150,6 +150,8 @@ class Filler:
         canvas = self._canvas(jobs, facts)
         if tokens is not None and kind is not None:
             canvas = _with_tokens(canvas, tokens, kind)
+        elif self._hears_features:
+            canvas = self._with_features(canvas, jobs)
         elif self.frontend is not None:
             canvas = _with_phones(canvas, jobs, self.frontend)
         canvas = self._with_known_codes(canvas, jobs, facts)
@@ -178,7 +180,7 @@ class Filler:
             filled = _items(giver.fill(canvas), canvas, giver.spec)
             kind = (facts.gives.removeprefix("tokens:"), facts.codebook_size, facts.frame_rate)
             return [cast(torch.Tensor, item).reshape(-1) for item in filled], kind
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and not self._hears_features:
             theirs = _facts(self.tokenizer.spec, TokenizerFacts)
             told = self._read_tokens(jobs, theirs)
             kind = (theirs.vocabulary, theirs.vocabulary_size, theirs.frame_rate)
@@ -204,21 +206,56 @@ class Filler:
 
     # What is read off the recording -------------------------------------------------------
 
+    @property
+    def _hears_features(self) -> bool:
+        """Whether the content is read off the recording as features."""
+        if self.tokenizer is None:
+            return False
+        return _facts(self.tokenizer.spec, TokenizerFacts).form == "features"
+
+    def _with_features(self, canvas: Canvas, jobs: Sequence[SheetJob]) -> Canvas:
+        """Give each frame the features at its middle, 0 where the recording tells nothing."""
+        assert self.tokenizer is not None
+        facts = _facts(self.tokenizer.spec, TokenizerFacts)
+        rows = []
+        for values, frames in zip(
+            self._read_features(jobs, facts), canvas.lengths.tolist(), strict=True
+        ):
+            at = nearest_frames(frames, canvas.frame_rate, facts.frame_rate, values.shape[1])
+            rows.append(values[:, at])
+        return replace(canvas, content=pad_stack(rows, 0.0), content_kind=facts.gives)
+
+    def _read_features(self, jobs: Sequence[SheetJob], facts: TokenizerFacts) -> list[torch.Tensor]:
+        """Features [D, F] of each sheet, 0 where the recording tells nothing."""
+        sheets = [
+            torch.zeros(facts.vocabulary_size, frames_of(job.sheet.seconds, facts.frame_rate))
+            for job in jobs
+        ]
+        self._read(sheets, jobs, facts)
+        return sheets
+
     def _read_tokens(self, jobs: Sequence[SheetJob], facts: TokenizerFacts) -> list[torch.Tensor]:
         """Ids [F] of each sheet, -1 where the recording tells nothing."""
-        assert self.tokenizer is not None
-        clips = _clips(jobs, [job.sheet.told for job in jobs], facts.frame_rate, facts)
-        encoded = self.tokenizer.encode([clip.audio for clip in clips]) if clips else None
-        if encoded is not None:
-            require_frames(encoded, "a canvas")
         sheets = [
             torch.full((frames_of(job.sheet.seconds, facts.frame_rate),), -1, dtype=torch.int64)
             for job in jobs
         ]
-        for index, clip in enumerate(clips):
-            assert encoded is not None
-            _paste(sheets[clip.job], encoded.item(index), clip)
+        self._read(sheets, jobs, facts)
         return sheets
+
+    def _read(
+        self, sheets: Sequence[torch.Tensor], jobs: Sequence[SheetJob], facts: TokenizerFacts
+    ) -> None:
+        """Put what the tokenizer reads off the recordings on the sheets."""
+        assert self.tokenizer is not None
+        clips = _clips(jobs, [job.sheet.told for job in jobs], facts.frame_rate, facts)
+        if not clips:
+            return
+        encoded = self.tokenizer.encode([clip.audio for clip in clips])
+        if isinstance(encoded, Tokens):
+            require_frames(encoded, "a canvas")
+        for index, clip in enumerate(clips):
+            _paste(sheets[clip.job], encoded.item(index), clip)
 
     def _with_told_tokens(self, canvas: Canvas, jobs: Sequence[SheetJob]) -> Canvas:
         assert self.tokenizer is not None

@@ -89,16 +89,17 @@ class HasWeightFiles(Protocol):
 
 @runtime_checkable
 class Tokenizer(Component, Protocol):
-    """Audio to content units."""
+    """Audio to content: units, or features where its facts say so."""
 
-    def encode(self, audio: Sequence[Audio]) -> Tokens:
+    def encode(self, audio: Sequence[Audio]) -> Tokens | Features:
         """Encode a batch.
 
         Args:
             audio: B recordings of any rate and channel count.
 
         Returns:
-            Tokens [B, F]; item i has ceil(seconds_i x frame_rate) frames.
+            Tokens [B, F] or Features [B, D, F], as the facts name it; item i has
+            ceil(seconds_i x frame_rate) frames.
         """
         ...
 

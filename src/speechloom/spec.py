@@ -92,15 +92,17 @@ class Facts(BaseModel):
 
 
 class TokenizerFacts(Facts):
-    """Audio in, content tokens [B, F] out.
+    """Audio in, content out: tokens [B, F], or features [B, D, F].
 
     Attributes:
-        vocabulary: name of the id set; equal names mean interchangeable ids.
-        vocabulary_size: ids are 0 to vocabulary_size - 1.
+        vocabulary: name of the id set, or of the feature kind; equal names mean interchangeable
+            content.
+        vocabulary_size: ids are 0 to vocabulary_size - 1; of features it is D.
         sample_rate: Hz that the model works at; other rates are resampled by the core.
         frame_rate: tokens per second.
         context_frames: frames on either side that one token can depend on; None when unbounded.
         max_seconds: the longest audio taken in one call; None when there is no limit.
+        form: ``tokens`` (ids) or ``features`` (continuous content).
     """
 
     kind: Literal["tokenizer"] = "tokenizer"
@@ -110,11 +112,12 @@ class TokenizerFacts(Facts):
     frame_rate: Rate
     context_frames: int | None = None
     max_seconds: float | None = None
+    form: Literal["tokens", "features"] = "tokens"
 
     @property
     def gives(self) -> str:
-        """The kind of its tokens."""
-        return f"tokens:{self.vocabulary}"
+        """The kind of its content."""
+        return f"{self.form}:{self.vocabulary}"
 
 
 class CodecFacts(Facts):
@@ -153,7 +156,9 @@ class GeneratorFacts(Facts):
 
     Attributes:
         tasks: the tasks whose canvases it can fill.
-        content: kinds of content that it takes (``phones:...``, ``tokens:...``).
+        content: kinds of content that it takes (``phones:...``, ``tokens:...``,
+            ``features:...``).
+        content_size: D of the features that it takes as content; None when it takes none.
         gives: kind of what it fills in (``tokens:``, ``codes:``, ``features:`` or ``audio``).
         frame_rate: frames per second of its canvas.
         codebooks: K of its canvas (1 for tokens).
@@ -171,6 +176,7 @@ class GeneratorFacts(Facts):
     kind: Literal["generator"] = "generator"
     tasks: tuple[Task, ...] = Field(min_length=1)
     content: tuple[str, ...]
+    content_size: int | None = Field(default=None, gt=0)
     gives: str
     frame_rate: Rate
     codebooks: int = Field(default=1, gt=0)
@@ -205,6 +211,9 @@ class GeneratorFacts(Facts):
     def _audio_has_a_rate(self) -> GeneratorFacts:
         if (self.gives == "audio") != (self.sample_rate is not None):
             raise ValueError("sample_rate belongs to a generator that gives audio, and only there")
+        takes_features = any(kind.startswith("features:") for kind in self.content)
+        if takes_features != (self.content_size is not None):
+            raise ValueError("content_size belongs to a generator that takes features as content")
         if self.voice_required and self.voice is None:
             raise ValueError("voice_required needs the voice kind to be named")
         return self
@@ -291,6 +300,7 @@ class SpeakerEncoderFacts(Facts):
         sample_rate: Hz.
         min_seconds: shorter references are refused.
         named_voices: voices that come with it, by name.
+        recordings: whether it takes voices from recordings; a table of trained voices does not.
     """
 
     kind: Literal["speaker_encoder"] = "speaker_encoder"
@@ -299,6 +309,13 @@ class SpeakerEncoderFacts(Facts):
     sample_rate: int = Field(gt=0)
     min_seconds: float = 0.5
     named_voices: tuple[str, ...] = ()
+    recordings: bool = True
+
+    @model_validator(mode="after")
+    def _gives_voices(self) -> SpeakerEncoderFacts:
+        if not self.recordings and not self.named_voices:
+            raise ValueError("an encoder that takes no recordings must have named voices")
+        return self
 
 
 class AlignerFacts(Facts):

@@ -419,6 +419,10 @@ class Features:
         """The kind that the router matches on."""
         return f"features:{self.name}"
 
+    def item(self, index: int) -> torch.Tensor:
+        """Values of one item without padding, float32 [D, F]."""
+        return self.values[index, :, : int(self.lengths[index])]
+
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
@@ -439,8 +443,8 @@ class Canvas:
         items: int64 [B], number of the item within its request (its sentence, its window). With
             the seed it names the random draws, so that they do not depend on the batch.
         content: int64 [B, F], content id of each frame, -1 where there is none; None for a canvas
-            with no content at all.
-        content_kind: ``phones:...`` or ``tokens:...``; None without content.
+            with no content at all. Of ``features:...`` float32 [B, D, F], 0 where there is none.
+        content_kind: ``phones:...``, ``tokens:...`` or ``features:...``; None without content.
         segments: int64 [B, F], which phone of the item a frame belongs to, so that the same
             phone twice in a row stays two; None where content is not phones.
         voices: float32 [B, D] or None.
@@ -483,7 +487,12 @@ class Canvas:
             value: Any = getattr(self, name)
             if value.dtype != torch.int64 or value.shape != (batch,):
                 raise UsageError(f"canvas {name} must be int64 [{batch}], but is {value}")
-        for name in ("content", "segments"):
+        if self.content_kind is not None and self.content_kind.startswith("features:"):
+            self._check_features()
+            ids = ("segments",)
+        else:
+            ids = ("content", "segments")
+        for name in ids:
             value = getattr(self, name)
             if value is None:
                 continue
@@ -494,7 +503,8 @@ class Canvas:
                 )
         if (self.content is None) != (self.content_kind is None):
             raise UsageError("canvas content and content_kind belong together")
-        if self.content is not None and self.content.numel() and int(self.content.min()) < -1:
+        is_ids = self.content is not None and "content" in ids and self.content.numel()
+        if is_ids and int(self.content.min()) < -1:
             raise UsageError(
                 f"canvas content ids must be -1 or more, but go from {int(self.content.min())}"
             )
@@ -506,6 +516,22 @@ class Canvas:
             raise UsageError(
                 f"canvas temperature must be 0 or more and finite, but is {self.temperature}"
             )
+
+    def _check_features(self) -> None:
+        """Features as content must be finite float32 [B, D, F]."""
+        import torch
+
+        batch, _, frames = self.ids.shape
+        value = self.content
+        if value is None:
+            raise UsageError("canvas content and content_kind belong together")
+        if value.dtype != torch.float32 or value.ndim != 3 or value.shape[::2] != (batch, frames):
+            raise UsageError(
+                f"canvas content of {self.content_kind} must be float32 [{batch}, D, {frames}], "
+                f"but is {value.dtype} {list(value.shape)} instead"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise UsageError("canvas content must be finite, but holds NaN or infinite values")
 
     @property
     def batch(self) -> int:

@@ -39,7 +39,8 @@ front ends
     ``lexicon_goes_first`` ``refuses_what_cannot_be_said``
 speaker encoders
     ``gives_voices`` ``embeds_a_batch_like_a_loop`` ``embeds_very_long_audio``
-    ``refuses_too_little_speech`` ``knows_its_named_voices``
+    ``refuses_too_little_speech`` ``refuses_recordings_where_it_takes_none``
+    ``knows_its_named_voices``
 aligners
     ``spans_are_in_order`` ``refuses_what_cannot_be_aligned`` ``aligns_very_long_audio``
 

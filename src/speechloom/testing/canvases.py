@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from speechloom.spec import CodecFacts, GeneratorFacts, Task, VocoderFacts
-from speechloom.values import Canvas, Codes, Features
+from speechloom.values import Canvas, Codes, Features, pad_stack
 
 __all__ = ["CanvasItem", "codes_for", "features_for", "make_canvas"]
 
@@ -62,7 +62,7 @@ def make_canvas(
         ids[row, :, : item.frames] = _ids(item, facts)
         known[row, :, : item.frames] = True
         known[row, :, item.open_frames(task)] = False
-    content, segments = _content(content_kind, items, frames)
+    content, segments = _content(content_kind, items, frames, facts.content_size)
     return Canvas(
         task=task,
         ids=torch.where(known, ids, 0),
@@ -87,11 +87,14 @@ def _ids(item: CanvasItem, facts: GeneratorFacts) -> torch.Tensor:
 
 
 def _content(
-    kind: str | None, items: Sequence[CanvasItem], frames: int
+    kind: str | None, items: Sequence[CanvasItem], frames: int, size: int | None
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Content of ids 0 and 1, which every vocabulary has, in runs of three frames."""
+    """Content of ids 0 and 1, which every vocabulary has, in runs of three; or waves."""
     if kind is None:
         return None, None
+    if kind.startswith("features:"):
+        rows = [_waves(size or 1, item.frames) for item in items]
+        return pad_stack(rows, 0.0), None
     run = (torch.arange(frames) // 3).repeat(len(items), 1)
     inside = torch.arange(frames) < torch.tensor([item.frames for item in items])[:, None]
     content = torch.where(inside, run % 2, -1)
@@ -120,8 +123,10 @@ def codes_for(facts: CodecFacts, frames: Sequence[int]) -> Codes:
 
 def features_for(facts: VocoderFacts, frames: Sequence[int]) -> Features:
     """Features that a vocoder of these facts claims to render, one item for each length."""
-    values = torch.zeros(len(frames), facts.size, max(frames))
-    for row, length in enumerate(frames):
-        at = torch.arange(length) * 0.7 + torch.arange(facts.size)[:, None] * 0.3
-        values[row, :, :length] = torch.sin(at)
+    values = pad_stack([_waves(facts.size, length) for length in frames], 0.0)
     return Features(values, facts.features, facts.frame_rate, torch.tensor(list(frames)))
+
+
+def _waves(size: int, frames: int) -> torch.Tensor:
+    """Smooth values [size, frames], each band and frame different."""
+    return torch.sin(torch.arange(frames) * 0.7 + torch.arange(size)[:, None] * 0.3)

@@ -12,14 +12,14 @@ from speechloom.errors import AudioError, UsageError
 from speechloom.spec import CodecFacts
 from speechloom.testing.checks.outcomes import assert_same, skip_without
 from speechloom.testing.checks.table import Subject, check, refuses
-from speechloom.values import Audio, Codes, Tokens, frames_in, samples_at
+from speechloom.values import Audio, Codes, Features, Tokens, frames_in, samples_at
 
 RATES = (8_000, 11_025, 44_100, 48_000)
 
 
 @check("tokenizer", "codec")
 def check_encodes_to_its_layout(subject: Subject) -> None:
-    """Encoding gives int64 [B, F] or [B, K, F] of its own kind and rate, padded with 0."""
+    """Encoding gives [B, F], [B, K, F] or [B, D, F] of its own kind and rate, padded with 0."""
     audio = [subject.inputs.audio(seconds, number=i) for i, seconds in enumerate((0.9, 0.4))]
     result, facts = subject.component.encode(audio), subject.facts
     if isinstance(facts, CodecFacts):
@@ -27,13 +27,19 @@ def check_encodes_to_its_layout(subject: Subject) -> None:
         assert result.kind == facts.takes, f"codes are {result.kind}, not {facts.takes}"
         assert result.codebooks == facts.codebooks, f"{result.codebooks} codebooks"
         assert result.codebook_size == facts.codebook_size, "codebook_size is not the claimed one"
+    elif facts.form == "features":
+        assert isinstance(result, Features), f"encode must return Features, not {type(result)}"
+        assert result.kind == facts.gives, f"features are {result.kind}, not {facts.gives}"
+        size = result.values.shape[1]
+        assert size == facts.vocabulary_size, f"{size} values a frame, not {facts.vocabulary_size}"
     else:
         assert isinstance(result, Tokens), f"encode must return Tokens, not {type(result)}"
         assert result.kind == facts.gives, f"tokens are {result.kind}, not {facts.gives}"
         assert result.vocabulary_size == facts.vocabulary_size, "vocabulary_size differs"
     assert result.frame_rate == facts.frame_rate, f"frame rate is {result.frame_rate}"
-    assert result.ids.shape[0] == 2, f"{result.ids.shape[0]} items for 2 recordings"
-    assert not bool(result.ids[1, ..., int(result.lengths[1]) :].any()), "padding is not 0"
+    content = _values(result)
+    assert content.shape[0] == 2, f"{content.shape[0]} items for 2 recordings"
+    assert not bool(content[1, ..., int(result.lengths[1]) :].any()), "padding is not 0"
 
 
 @check("tokenizer", "codec")
@@ -103,7 +109,7 @@ def check_encodes_a_batch_like_a_loop(subject: Subject) -> None:
     for index, one in enumerate(audio):
         alone = subject.component.encode([one])
         what = f"item {index} of a batch and alone"
-        assert_same(alone.item(0), together.item(index), what)
+        assert_same(alone.item(0), together.item(index), what, tolerance=1e-4)
 
 
 @check("tokenizer")
@@ -117,7 +123,8 @@ def check_encodes_windows_like_the_whole(subject: Subject) -> None:
     whole = subject.component.encode([audio]).item(0)
     edges = [samples_at(f, facts.sample_rate, facts.frame_rate) for f in (left, right)]
     part = subject.component.encode([audio.slice(*edges)]).item(0)
-    assert_same(whole[start:stop], part[start - left : stop - left], "a window and the whole")
+    here, there = whole[..., start:stop], part[..., start - left : stop - left]
+    assert_same(here, there, "a window and the whole", tolerance=1e-4)
 
 
 def _assert_frames(subject: Subject, audio: Audio) -> None:
@@ -125,8 +132,16 @@ def _assert_frames(subject: Subject, audio: Audio) -> None:
     expected = frames_in(audio.length, audio.sample_rate, subject.facts.frame_rate)
     got = int(result.lengths[0])
     assert got == expected, f"{audio!r} gives {got} frames instead of {expected}"
-    assert result.ids.shape[-1] == expected, f"ids have {result.ids.shape[-1]} frames"
-    assert result.ids.dtype == torch.int64, f"ids are {result.ids.dtype}"
+    content = _values(result)
+    assert content.shape[-1] == expected, f"content has {content.shape[-1]} frames"
+    if not isinstance(result, Features):
+        assert content.dtype == torch.int64, f"ids are {content.dtype}"
+
+
+def _values(result: Any) -> torch.Tensor:
+    """What was encoded: ids, or the values of features."""
+    values: torch.Tensor = result.values if isinstance(result, Features) else result.ids
+    return values
 
 
 def _window(facts: Any) -> tuple[int, int, int, int]:

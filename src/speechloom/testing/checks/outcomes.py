@@ -69,6 +69,9 @@ def _frontend(subject: Subject) -> Callable[[], object]:
 
 
 def _speaker_encoder(subject: Subject) -> Callable[[], object]:
+    if not subject.facts.recordings:
+        names = subject.facts.named_voices
+        return lambda: [subject.component.named(name) for name in names]
     seconds = max(1.0, 1.2 * subject.facts.min_seconds)
     audio = [subject.inputs.audio(seconds, number=i) for i in range(2)]
     return lambda: subject.component.embed(audio)

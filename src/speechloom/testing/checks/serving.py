@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from speechloom.errors import AudioError, TextError, UsageError
+from speechloom.errors import AudioError, TextError, UnsupportedCapability, UsageError
 from speechloom.testing.checks.outcomes import assert_same, skip_without, utterances
 from speechloom.testing.checks.table import Subject, check, refuses, require
 from speechloom.values import Audio, Phones, Voice
@@ -80,6 +80,7 @@ def check_refuses_what_cannot_be_said(subject: Subject) -> None:
 @check("speaker_encoder")
 def check_gives_voices(subject: Subject) -> None:
     """Voices are finite vectors of the claimed kind and size, at any rate and channel count."""
+    _skip_tables(subject)
     makers = ((16_000, 1), (8_000, 1), (11_025, 2), (44_100, 1), (48_000, 2))
     audio = [
         subject.inputs.audio(_enough(subject), rate, channels=channels) for rate, channels in makers
@@ -93,6 +94,7 @@ def check_gives_voices(subject: Subject) -> None:
 @check("speaker_encoder")
 def check_embeds_a_batch_like_a_loop(subject: Subject) -> None:
     """Recordings of different lengths give the same voices together and alone."""
+    _skip_tables(subject)
     enough = _enough(subject)
     audio = [subject.inputs.audio(enough * f, number=i) for i, f in enumerate((1.0, 2.3, 1.4))]
     together = subject.component.embed(audio)
@@ -105,6 +107,7 @@ def check_embeds_a_batch_like_a_loop(subject: Subject) -> None:
 @check("speaker_encoder")
 def check_embeds_very_long_audio(subject: Subject) -> None:
     """A minute of speech gives a voice."""
+    _skip_tables(subject)
     audio = subject.inputs.audio(subject.inputs.long_seconds)
     _assert_voice(subject, subject.component.embed([audio])[0])
 
@@ -112,6 +115,7 @@ def check_embeds_very_long_audio(subject: Subject) -> None:
 @check("speaker_encoder")
 def check_refuses_too_little_speech(subject: Subject) -> None:
     """A recording that is too short or silent is an `AudioError`, and so is one sample."""
+    _skip_tables(subject)
     rate = subject.facts.sample_rate
     silence = Audio(np.zeros((1, int(_enough(subject) * rate)), dtype=np.float32), rate)
     short = subject.inputs.audio(0.5 * subject.facts.min_seconds, rate)
@@ -119,6 +123,15 @@ def check_refuses_too_little_speech(subject: Subject) -> None:
         refuses(partial(subject.component.embed, [audio]), AudioError, what)
     one = Audio(np.full((1, 1), 0.1, dtype=np.float32), rate)
     refuses(lambda: subject.component.embed([one]), AudioError, "one sample")
+
+
+@check("speaker_encoder")
+def check_refuses_recordings_where_it_takes_none(subject: Subject) -> None:
+    """A table of voices refuses a recording and lists its voices."""
+    skip_without(not subject.facts.recordings, "it takes voices from recordings")
+    audio, names = subject.inputs.audio(2.0), subject.facts.named_voices
+    embed = subject.component.embed
+    refuses(lambda: embed([audio]), UnsupportedCapability, "a recording", *names)
 
 
 @check("speaker_encoder")
@@ -188,6 +201,10 @@ def _spoken(subject: Subject) -> list[Phones]:
 
 def _enough(subject: Subject) -> float:
     return max(1.0, 1.2 * float(subject.facts.min_seconds))
+
+
+def _skip_tables(subject: Subject) -> None:
+    skip_without(subject.facts.recordings, "it is a table of voices and takes no recordings")
 
 
 def _assert_voice(subject: Subject, voice: object) -> None:
