@@ -125,9 +125,10 @@ def _accumulate(sums, weights, first, inputs, start, count, outputs, items, widt
 
     Tile by tile in the order of memory; every item adds the products of a sum in the same order.
     """
+    height = TILE if items > 1 else count
     for panel in range(0, outputs, PANEL):
-        for tile in range(0, count, TILE):
-            size = min(TILE, count - tile)
+        for tile in range(0, count, height):
+            size = min(height, count - tile)
             for item in range(items):
                 _add_products(
                     sums,

@@ -50,7 +50,7 @@ class SteppingSampler:
         advance = _captured(step) if step.samples.is_cuda else step
         for _ in range(max(lengths)):
             advance()
-        if not bool(torch.isfinite(step.samples).all()):
+        if not bool(step.is_finite):
             raise WeightsError(
                 "the WaveNet gives values that are NaN or infinite; check its weights"
             )
@@ -75,6 +75,7 @@ class _Step:
         self.items = torch.tensor(items, device=device)
         self.position = torch.zeros((), dtype=torch.int64, device=device)
         self.samples = torch.zeros(batch, length, device=device)
+        self.is_finite = torch.ones((), dtype=torch.bool, device=device)
         dtype = torch.int64 if config.output == "mulaw" else torch.float32
         self.current = torch.full((batch,), start(config), dtype=dtype, device=device)
         self.past = [
@@ -85,6 +86,7 @@ class _Step:
     def reset(self) -> None:
         """Go back to the beginning, in place."""
         self.position.zero_()
+        self.is_finite.fill_(True)
         self.current.fill_(start(self.network.config))
         for past in self.past:
             past.zero_()
@@ -101,6 +103,7 @@ class _Step:
             x, skip = self._layer(layer, index, x, conditioning)
             total = total + gain * skip
         outputs = network.leave(total)[:, :, 0]
+        self.is_finite &= torch.isfinite(outputs).all()
         keys = NoiseKeys(
             seed=self.seeds,
             item=self.items,

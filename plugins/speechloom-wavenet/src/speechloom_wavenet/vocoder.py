@@ -107,7 +107,8 @@ class WaveNetVocoder:
             mixed_bands=8,
             scales=(int(facts.sample_rate / facts.frame_rate),),
         )
-        network = WaveNet(config)
+        with torch.random.fork_rng(devices=()):
+            network = WaveNet(config)
         draws = torch.Generator().manual_seed(seed)
         for weight in network.parameters():
             nn.init.normal_(weight, std=0.2, generator=draws)
