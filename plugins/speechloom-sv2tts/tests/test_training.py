@@ -85,6 +85,18 @@ def test_tacotron2_learns_an_utterance_and_is_exported(tmp_path: Path) -> None:
         assert torch.equal(loaded._network.state_dict()[name], value)
 
 
+def test_tacotron2_learns_in_mixed_precision(tmp_path: Path) -> None:
+    trained = learner()
+    batch = trained.collate(
+        [trained.prepare(example(tmp_path, text="A"))], np.random.default_rng(0)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = trained.loss("train", batch, torch.Generator().manual_seed(0), 0)
+    loss.backward()
+    assert math.isfinite(float(loss.detach()))
+    assert all(p.grad is None or p.grad.isfinite().all() for p in trained.network.parameters())
+
+
 def test_phones_come_from_the_alignment(tmp_path: Path) -> None:
     trained = learner()
     one = example(tmp_path, text="not this", alignment=(("a", 0.2), ("b", 0.6)))
