@@ -553,6 +553,27 @@ def _slices_for_batch_one() -> Patch:
     return loop, "_plan_level", first_decides
 
 
+def _shown_as(change: Callable[[Tensor, Any], Tensor]) -> Patch:
+    """The network sees levels finer than the current one changed; the canvas stays as it is."""
+    scores = loop._Decision._scores
+
+    def changed(decision: Any, one: Any, *rest: Any) -> HeadScores:
+        canvas = decision.canvas
+        shown, finer = canvas.codes.clone(), slice(one.level + 1, None)
+        shown[:, finer] = change(shown[:, finer], canvas)
+        return scores(replace(decision, canvas=replace(canvas, codes=shown)), one, *rest)
+
+    return loop._Decision, "_scores", changed
+
+
+def _guessed_finer_levels_shown() -> Patch:
+    return _shown_as(lambda finer, canvas: finer.where(finer != canvas.mask_id, 0))
+
+
+def _finer_prompt_hidden() -> Patch:
+    return _shown_as(lambda finer, canvas: torch.full_like(finer, canvas.mask_id))
+
+
 @pytest.mark.parametrize(
     ("mistake", "verdict"),
     [
@@ -562,6 +583,8 @@ def _slices_for_batch_one() -> Patch:
         (_ranked_over_all_levels, "schedule"),
         (_prompt_overwritten, "known codes changed"),
         (_slices_for_batch_one, "depends on the batch"),
+        (_guessed_finer_levels_shown, "finer levels shown"),
+        (_finer_prompt_hidden, "known codes not shown"),
     ],
 )
 def test_a_mistake_in_the_library_is_caught(

@@ -103,9 +103,7 @@ def draw_training_mask(
     level = _draw_level(codes, config, generator)
     region = draw_region(task, lengths, codes.shape[-1], config.whole_share, generator)
     masked = draw_masked(region, generator)
-    levels = torch.arange(codes.shape[1], device=codes.device)[:, None]
-    now = level[:, None, None]
-    hidden = ((levels > now) & region[:, None]) | ((levels == now) & masked[:, None])
+    hidden = hide(level, masked, region, codes.shape[1])
     free = task == CONTINUE
     if config.said_share:
         free = free & ~_chance(task, config.said_share, generator)
@@ -163,6 +161,23 @@ def draw_masked(region: Tensor, generator: torch.Generator) -> Tensor:
     noise = noise.masked_fill(~region, 2.0)
     rank = noise.argsort(dim=-1).argsort(dim=-1)
     return (rank < count[:, None]) & region
+
+
+def hide(level: Tensor, masked: Tensor, region: Tensor, levels: int) -> Tensor:
+    """What the network may not see, bool [B, K, F].
+
+    At the level that is predicted that is what is masked; of the finer ones all of the region,
+    where nothing is known of them at decoding time either. Coarser levels are seen.
+
+    Args:
+        level: int64 [B], the level that each item predicts.
+        masked: bool [B, F], of that level.
+        region: bool [B, F], the frames that are generated.
+        levels: K.
+    """
+    number = torch.arange(levels, device=level.device)[:, None]
+    now = level[:, None, None]
+    return ((number > now) & region[:, None]) | ((number == now) & masked[:, None])
 
 
 def _draw_task(codes: Tensor, config: MaskConfig, generator: torch.Generator) -> Tensor:
