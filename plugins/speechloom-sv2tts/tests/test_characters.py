@@ -38,7 +38,7 @@ def test_words_keep_their_place() -> None:
     assert "".join(one.symbols[slice(*one.word_spans[1])]) == "cost"
 
 
-@pytest.mark.parametrize("text", ["", "?!", "漢字", "привет", "[[q€]]", "∑"])
+@pytest.mark.parametrize("text", ["", "?!", "漢字", "привет", "[[]]", "[[q€]]", "∑"])
 def test_refuses_what_it_cannot_read(text: str) -> None:
     with pytest.raises(TextError):
         FRONTEND.phonemize(text)

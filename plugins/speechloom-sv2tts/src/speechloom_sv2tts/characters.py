@@ -45,6 +45,11 @@ class _Token:
     word: str = ""
     place: tuple[int, int] = (0, 0)
 
+    @property
+    def is_said(self) -> bool:
+        """Whether it is a word that has any characters; ``[[]]`` has none."""
+        return bool(self.word and self.symbols)
+
 
 class CharacterFrontend:
     """English text to characters, a `Phones` per sentence."""
@@ -89,9 +94,11 @@ class CharacterFrontend:
         sentences: list[list[_Token]] = [[]]
         for token in _tokens(text, lexicon or {}, known):
             sentences[-1].append(token)
-            if not token.word and token.symbols[0] in _ENDS and any(t.word for t in sentences[-1]):
+            ends = not token.word and token.symbols[0] in _ENDS
+            if ends and any(one.is_said for one in sentences[-1]):
                 sentences.append([])
-        said = [_assembled(one, facts.alphabet) for one in sentences if any(t.word for t in one)]
+        spoken = [one for one in sentences if any(token.is_said for token in one)]
+        said = [_assembled(one, facts.alphabet) for one in spoken]
         if not said:
             raise TextError("there is nothing to say in the text; give it at least one word")
         return said
@@ -146,7 +153,7 @@ def _checked(symbols: Sequence[str], where: str, known: frozenset[str]) -> tuple
 def _assembled(tokens: Sequence[_Token], alphabet: str) -> Phones:
     """Characters with a pause between words; marks stand at the word before them."""
     symbols: list[str] = []
-    words = [token for token in tokens if token.word and token.symbols]
+    words = [token for token in tokens if token.is_said]
     spans = []
     for token in tokens:
         if not token.symbols:
