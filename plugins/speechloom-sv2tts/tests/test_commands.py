@@ -5,8 +5,10 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from speechloom.registry import Registry
 from speechloom.testing.inputs import made_audio
 from speechloom.training.recipe import check_settings, read_recipe
+from speechloom_sv2tts import commands
 from speechloom_sv2tts.commands import sv2tts
 from speechloom_sv2tts.training.ge2e import Ge2eSettings
 from speechloom_sv2tts.training.tacotron2 import Tacotron2Settings
@@ -28,6 +30,20 @@ def test_prints_what_the_example_prints(tmp_path: Path) -> None:
     assert re.fullmatch(f"Speaker Embedding: {few}", lines[3])
     assert re.fullmatch(r"Mel-spectrogram data Shape: \[80, \d+\]", lines[4])
     assert re.fullmatch(f"Mel-spectrogram data: {few}", lines[5])
+
+
+def test_draws_the_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    pytest.importorskip("speechloom_wavenet")
+
+    picture = tmp_path / "attention.png"
+    registry = Registry()
+    generator = commands._random_networks(registry)
+    monkeypatch.setattr("speechloom.registry.Registry", lambda: registry)
+    options = ["attention", "A bee.", "-o", str(picture), "--generator", generator]
+    done = CliRunner().invoke(sv2tts, options, catch_exceptions=False)
+    assert picture.stat().st_size > 1000
+    assert "frames, in 'A bee'" in done.stdout
 
 
 @pytest.mark.parametrize(

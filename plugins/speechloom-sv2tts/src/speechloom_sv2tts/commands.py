@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speechloom.errors import UsageError
+from speechloom.container import load_audio
+from speechloom.errors import BackendUnavailable, UsageError
 from speechloom.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ sv2tts = typer.Typer(help="SV2TTS: speaker encoder, Tacotron 2, vocoder.", no_ar
 def speechloom_register_commands(app: typer.Typer) -> None:
     """Add ``speechloom sv2tts``."""
     app.add_typer(sv2tts, name="sv2tts")
-
-
-@sv2tts.callback()
-def _group() -> None:
-    """Keep the name of the one command that there is."""
 
 
 @sv2tts.command()
@@ -84,6 +80,49 @@ def example(
     if output is not None:
         pipeline.run(request).save(output)
         typer.echo(f"Audio: {output}")
+
+
+@sv2tts.command()
+def attention(
+    text: Annotated[str, typer.Argument(help="One sentence.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Picture (.png, .svg, .pdf).")],
+    voice: Annotated[Path | None, typer.Option("--voice", help="A recording of the voice.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Tacotron 2 to use.")] = None,
+) -> None:
+    """Draw which symbol the attention was on at each step, and say what had to be put right."""
+    from speechloom.parts import Parts
+    from speechloom.pipeline import Pipeline
+    from speechloom.registry import Registry
+    from speechloom_sv2tts.generator import Tacotron2Generator, trouble
+
+    try:
+        from matplotlib import pyplot
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            "pictures need matplotlib, which is not installed; run `pip install matplotlib`",
+            plugin="speechloom-sv2tts",
+        ) from error
+    registry = Registry()
+    pipeline = Pipeline(
+        registry=registry, parts={"generator": generator or _generator_of(registry)}
+    )
+    parts = Parts(pipeline.plan("synthesize", voice=voice is not None), registry)
+    speaker = parts.generator
+    if not isinstance(speaker, Tacotron2Generator):
+        raise UsageError(f"{speaker.spec.id} is no Tacotron 2; name one with --generator")
+    phones = parts.frontend.phonemize(text)[0]
+    voices = None
+    if voice is not None and parts.speaker_encoder is not None:
+        voices = parts.speaker_encoder.embed([load_audio(voice)])
+    (timing,) = speaker.timings([phones], voices)
+    figure, axes = pyplot.subplots(figsize=(8, 0.12 * len(phones) + 2))
+    axes.imshow(timing.attention.T.numpy(), aspect="auto", origin="lower", interpolation="none")
+    axes.set_yticks(range(len(phones)), phones.symbols, fontsize=6)
+    axes.set_xlabel("decoder step")
+    figure.savefig(output, bbox_inches="tight")
+    pyplot.close(figure)
+    state = "clean" if timing.clean else trouble(phones, timing)
+    typer.echo(f"{output}: {sum(timing.frames)} frames, {state}")
 
 
 def _show(name: str, values: NDArray[Any]) -> None:

@@ -21,7 +21,7 @@ from speechloom_sv2tts.decoding import Drops, FreeWalk, TimedWalk, decode
 from speechloom_sv2tts.tacotron2 import Tacotron2
 from speechloom_sv2tts.weights import local_checkpoint, read_tacotron2
 
-__all__ = ["Tacotron2Generator", "Timing"]
+__all__ = ["Tacotron2Generator", "Timing", "trouble"]
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Tacotron2Generator:
         found = self.timings(phones, voices)
         for one, timing in zip(phones, found, strict=True):
             if not timing.clean:
-                logger.warning("%s: %s", self.spec.id, _trouble(one, timing))
+                logger.warning("%s: %s", self.spec.id, trouble(one, timing))
         return [[max(1, round(n / rate)) for n in timing.frames] for timing in found]
 
     @torch.inference_mode()
@@ -293,8 +293,8 @@ def _rows(values: Tensor | None, count: int) -> Sequence[Tensor | None]:
     return [None] * count if values is None else list(values.cpu())
 
 
-def _trouble(phones: Phones, timing: Timing) -> str:
-    """One sentence for people."""
+def trouble(phones: Phones, timing: Timing) -> str:
+    """What had to be put right in the timing of a sentence, in one sentence for people."""
     parts = []
     if timing.skipped:
         parts.append(f"the attention left out {_named(phones, timing.skipped)}")

@@ -47,7 +47,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Map [B, C, T] under `valid`, bool [B, T]; what is not valid comes out 0."""
         y = self.conv(x).transpose(1, 2)
-        values = self.norm(y[valid])
+        values: Tensor = self.norm(y[valid])
         normed = values.new_zeros(y.shape)
         normed[valid] = values
         return normed.transpose(1, 2)
