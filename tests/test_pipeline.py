@@ -29,6 +29,7 @@ from speechloom.hooks import Hooks, hookimpl
 from speechloom.pipeline import Pipeline
 from speechloom.registry import Registry
 from speechloom.speech import Request, Speech
+from speechloom.testing.fakes import FakeAligner
 from speechloom.values import Audio, Voice, joined
 
 Record = Callable[..., Audio]
@@ -285,6 +286,38 @@ def test_words_of_an_edit_are_those_of_the_new_text(pipeline: Pipeline, record: 
     starts = [w.start_seconds for w in speech.alignment.words]
     assert starts == sorted(starts)
     assert speech.alignment.words[-1].end_seconds <= speech.seconds + 1e-6
+
+
+def test_new_words_follow_the_tempo_around_them(
+    fake_registry: Registry, hooks: Hooks, record: Record
+) -> None:
+    class Hastening(FakeAligner):
+        """Finds a sentence at half the fakes' 80 ms a phone, and the next at twice as much."""
+
+        def align(self, audio: Audio, phones: Any) -> list[list[tuple[float, float]]]:
+            spans, at = [], 0.0
+            for one, length in zip(phones, (0.04, 0.16), strict=True):
+                spans.append([(at + i * length, at + (i + 1) * length) for i in range(len(one))])
+                at = spans[-1][-1][1]
+            return spans
+
+    sentence = "nine nine nine nine nine nine nine four nine nine nine nine nine nine nine."
+    text, source = (
+        f"{sentence} {sentence}",
+        record(13.0),
+    )  # 2.4 s at the one tempo, 9.6 at the other
+    with fake_registry.override(Hastening.from_random(Hastening.default_spec)):
+        pipeline = Pipeline(registry=fake_registry, hooks=hooks)
+
+        def seconds(new_text: str, **options: Any) -> float:
+            speech = pipeline.edit(source, text=text, new_text=new_text, seed=1, **options)
+            (word,) = [w for w in speech.alignment.words if w.text == "eight"]
+            return word.end_seconds - word.start_seconds
+
+        early, late = text.replace("four", "eight", 1), "eight".join(text.rsplit("four", 1))
+        assert seconds(early) == pytest.approx(5 * 0.04)
+        assert seconds(late) == pytest.approx(5 * 0.16)
+        assert seconds(late, style={"rate": 2.0}) == pytest.approx(5 * 0.08)
 
 
 def test_words_of_several_sentences(pipeline: Pipeline) -> None:

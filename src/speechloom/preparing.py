@@ -7,7 +7,7 @@ order; what comes out is a `Prepared` request that only has to be filled and pla
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -256,9 +256,11 @@ def _lay_edit(request: Request, parts: Parts, source: Audio | None, voice: Voice
     words = old.word_times(times, length)
     changes = edit.changed_words(old.words, want.words)
     spans = [edit.where(change, words, length) for change in changes]
-    tempo = _rate(request) * _tempo(parts, old, words, voice)
-    frames = _durations(parts, want.sentences, tempo, voice)
-    new = [want.cut(c.new_start, c.new_stop, frames) for c in changes]
+    tempos = _tempos(parts, old, words, spans, voice)
+    new = [
+        _said(parts, want, change, _rate(request) * tempo, voice)
+        for change, tempo in zip(changes, tempos, strict=True)
+    ]
     changed = {i for c in changes for i in range(c.old_start, c.old_stop)}
     kept = [(old.words[i], *words[i]) for i in range(len(words)) if i not in changed]
     return _edited(parts, length, spans, new, phones, kept)
@@ -350,7 +352,19 @@ def _new_words(request: Request, parts: Parts, text: str, voice: Voice | None) -
     if not text.strip():
         return edit.NewWords(None)
     said = _Transcript.of(_spoken(request, parts, text))
-    return said.cut(0, len(said.words), _durations(parts, said.sentences, _rate(request), voice))
+    whole = edit.Change(0, 0, 0, len(said.words))
+    return _said(parts, said, whole, _rate(request), voice)
+
+
+def _said(
+    parts: Parts, want: _Transcript, change: edit.Change, rate: float, voice: Voice | None
+) -> edit.NewWords:
+    """The new words of a change with their frames; the rest of their sentences shapes these."""
+    if change.new_start == change.new_stop:
+        return edit.NewWords(None)
+    first, last = (want.index[word][0] for word in (change.new_start, change.new_stop - 1))
+    frames = _durations(parts, want.sentences[first : last + 1], rate, voice)
+    return want.cut(change.new_start, change.new_stop, dict(enumerate(frames, first)))
 
 
 def _check_alignable(source: Audio, parts: Parts) -> None:
@@ -362,16 +376,22 @@ def _check_alignable(source: Audio, parts: Parts) -> None:
         )
 
 
-def _tempo(parts: Parts, old: _Transcript, words: Times, voice: Voice | None) -> float:
-    """How much faster than the generator this speaker speaks, by the words of the transcript."""
+def _tempos(
+    parts: Parts,
+    old: _Transcript,
+    words: Times,
+    spans: Sequence[edit.Span],
+    voice: Voice | None,
+) -> list[float]:
+    """How much faster than the generator this speaker speaks around each span."""
+    if "rate" not in parts.speaker_facts.styles:
+        return [1.0] * len(spans)
     predicted = _durations(parts, old.sentences, 1.0, voice)
-    frames = sum(
-        sum(predicted[s][a:b]) for s, w in old.index for a, b in [old.sentences[s].word_spans[w]]
-    )
-    spoken = float(sum((end - start for start, end in words), Fraction(0)))
-    if spoken <= 0:
-        return 1.0
-    return min(2.0, max(0.5, frames / float(parts.speaker_facts.frame_rate) / spoken))
+    usual = []
+    for s, w in old.index:
+        first, last = old.sentences[s].word_spans[w]
+        usual.append(Fraction(sum(predicted[s][first:last])) / parts.speaker_facts.frame_rate)
+    return [edit.tempo_around(span, words, usual) for span in spans]
 
 
 @dataclass(frozen=True)
@@ -411,10 +431,11 @@ class _Transcript:
             for symbol, (a, b) in zip(phones.symbols, spans, strict=True)
         ]
 
-    def cut(self, start: int, stop: int, frames: Sequence[Sequence[int]]) -> edit.NewWords:
-        """Words `start` to `stop` with what lies between them."""
-        if start == stop:
-            return edit.NewWords(None)
+    def cut(self, start: int, stop: int, frames: Mapping[int, Sequence[int]]) -> edit.NewWords:
+        """Words `start` to `stop`, at least one, with what lies between them.
+
+        `frames` has those of every phone of each sentence that they stand in, by its number.
+        """
         chosen = self.index[start:stop]
         symbols: list[str] = []
         lengths: list[int] = []

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from speechloom.errors import UsageError
 from speechloom.layout import Copy, Keep, Layout, Make, TimedPhone
-from speechloom.tasks.edit import MARGIN, Change, NewWords, Span, changed_words, plan, where
+from speechloom.tasks.edit import (
+    MARGIN,
+    Change,
+    NewWords,
+    Span,
+    changed_words,
+    plan,
+    tempo_around,
+    where,
+)
 from speechloom.values import Phones
 
 F = Fraction
@@ -300,3 +309,44 @@ def check_sheet(layout: Layout, total: Fraction, item: int, piece: Make) -> None
     assert known + piece.seconds == sheet.seconds
     assert all(copy.end <= piece.start or copy.at >= piece.end for copy in sheet.known)
     assert all(0 <= phone.start <= phone.end <= sheet.seconds for phone in sheet.phones)
+
+
+# Tempo ------------------------------------------------------------------------------------
+
+# Twenty words of 0.2 s each, up to 4 s, and then ten of 0.8 s.
+QUICK = [(F(i, 5), F(i + 1, 5)) for i in range(20)]
+SLOW = [(4 + F(4 * i, 5), 4 + F(4 * (i + 1), 5)) for i in range(10)]
+USUAL = [F(2, 5)] * 30
+
+
+@pytest.mark.parametrize(
+    ("at", "tempo"), [((1, F(6, 5)), 2.0), ((10, F(54, 5)), 0.5), ((0, 0), 2.0), ((12, 12), 0.5)]
+)
+def test_new_words_are_as_fast_as_those_around_them(at: tuple[F, F], tempo: float) -> None:
+    assert tempo_around(Span(*map(F, at)), QUICK + SLOW, USUAL) == tempo
+
+
+def test_between_two_tempos_the_nearest_two_seconds_count() -> None:
+    here = Span(F(4), F(4))
+    nearest = sorted(QUICK + SLOW, key=lambda word: max(4 - word[1], word[0] - 4))
+    spoken, count = F(0), 0
+    while spoken < 2:
+        spoken += nearest[count][1] - nearest[count][0]
+        count += 1
+    expected = float(count * F(2, 5) / spoken)
+    assert tempo_around(here, QUICK + SLOW, USUAL) == pytest.approx(expected)
+    assert 0.5 < expected < 2.0
+
+
+@given(
+    lengths=st.lists(st.fractions(0, 3, max_denominator=50), max_size=12),
+    usual=st.fractions(F(1, 50), 3, max_denominator=50),
+    at=st.fractions(0, 30, max_denominator=50),
+)
+def test_a_tempo_stays_in_its_bounds(lengths: list[F], usual: F, at: F) -> None:
+    ends = [sum(lengths[: i + 1], F(0)) for i in range(len(lengths))]
+    spoken = [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    tempo = tempo_around(Span(at, at), spoken, [usual] * len(lengths))
+    assert 0.5 <= tempo <= 2.0
+    if not any(lengths):
+        assert tempo == 1.0

@@ -17,10 +17,16 @@ from speechloom.errors import UsageError
 from speechloom.layout import Copy, Keep, Layout, Make, Piece, Sheet, TimedPhone, timed
 from speechloom.values import Phones
 
-__all__ = ["Change", "NewWords", "Span", "changed_words", "plan", "where"]
+__all__ = ["Change", "NewWords", "Span", "changed_words", "plan", "tempo_around", "where"]
 
 MARGIN = Fraction(2, 50)
 """Speech on either side of a change that is made anew, seconds: a transition between two phones."""
+
+TEMPO_SECONDS = Fraction(2)
+"""Speech that a tempo is taken from: some five words, enough that no single one decides."""
+
+SLOWEST, FASTEST = 0.5, 2.0
+"""What the tempo of a recording is believed to be; beyond, its alignment is at fault."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,44 @@ def where(change: Change, words: Sequence[tuple[Fraction, Fraction]], total: Fra
             return Span(words[start][0], words[stop][0])
         return Span(words[start - 1][1] if start > 0 else words[start][0], words[stop - 1][1])
     return Span(words[start][0], words[stop - 1][1])
+
+
+def tempo_around(
+    span: Span,
+    words: Sequence[tuple[Fraction, Fraction]],
+    usual: Sequence[Fraction],
+) -> float:
+    """How much faster than usual a speaker speaks around a span.
+
+    The words nearest to the span count, the replaced ones first, until they last `TEMPO_SECONDS`
+    together: people speak faster inside a sentence than at its end, and faster in some sentences
+    than in others, and new words are to fit their neighbours.
+
+    Args:
+        span: what gives way.
+        words: start and end of each word of the recording, seconds.
+        usual: how long each would last at the usual tempo, seconds.
+
+    Returns:
+        1.0 for the usual tempo, 2.0 for twice as fast; from `SLOWEST` to `FASTEST`.
+
+    >>> tempo_around(Span(0, 0), [(Fraction(0), Fraction(1))], [Fraction(3, 2)])
+    1.5
+    """
+
+    def distance(word: tuple[Fraction, Fraction]) -> Fraction:
+        return max(span.start - word[1], word[0] - span.end, Fraction(0))
+
+    spoken = expected = Fraction(0)
+    nearest = sorted(range(len(words)), key=lambda index: distance(words[index]))
+    for index in nearest:
+        if spoken >= TEMPO_SECONDS:
+            break
+        spoken += words[index][1] - words[index][0]
+        expected += usual[index]
+    if spoken <= 0:
+        return 1.0
+    return min(FASTEST, max(SLOWEST, float(expected / spoken)))
 
 
 def plan(
