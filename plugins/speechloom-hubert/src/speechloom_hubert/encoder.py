@@ -164,7 +164,9 @@ class SpeechEncoder:
         for window in self._windows(given):
             end = (window.high - 1) * facts.hop + facts.reach if window.high < given else None
             inputs = torch.from_numpy(samples[window.low * facts.hop : end][None].copy())
-            hidden = network(inputs.to(self._device)).last_hidden_state[0]
+            # transformers 4 draws for each layer whether it is dropped, in evaluation mode too.
+            with torch.random.fork_rng(devices=[]):
+                hidden = network(inputs.to(self._device)).last_hidden_state[0]
             kept = hidden[window.start - window.low : window.stop - window.low]
             held = total - given if window.stop == given else 0
             yield torch.cat([kept, kept[-1:].expand(held, -1)]) if held > 0 else kept
