@@ -27,6 +27,9 @@ DEFAULT_PLUGINS = [
     "speechloom-dac",
     "speechloom-encodec",
     "speechloom-speechtokenizer",
+    "speechloom-wavenet",
+    "speechloom-sv2tts",
+    "speechloom-vits",
 ]
 # The peers that the benchmarks run beside; their own needs would replace torch.
 PEERS = ["soundstorm-pytorch==0.6.1"]
@@ -88,7 +91,7 @@ def parity(session: nox.Session, name: str) -> None:
         session.skip(f"{name} is the original itself")
     session.install("-r", str(needs))
     # The original decides the versions of what both need; ours take what is there.
-    session.install(*group("test"), "-e", ".", "-e", f"./plugins/{name}", "-c", str(needs))
+    session.install(*group("parity"), "-e", ".", "-e", f"./plugins/{name}", "-c", str(needs))
     session.run("pytest", str(folder), "-m", "parity", "-s", *session.posargs)
 
 
