@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,22 @@ def write_recipe(corpus: Path, tmp_path: Path) -> WriteRecipe:
 
 
 @pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """A while in which no file can grow beyond so many bytes."""
+
+    @contextmanager
+    def full(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full
+
+
+@pytest.fixture
 def toy_environment() -> dict[str, str]:
     """The environment of a process that finds the toy plugin."""
     path = os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -89,7 +107,7 @@ def command(toy_environment: dict[str, str]) -> RunCommand:
             capture_output=True,
             text=True,
             check=False,
-            timeout=200,
+            timeout=600,
         )
 
     return run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from speechloom.errors import AudioError
+from speechloom.errors import AudioError, OutputError
 from speechloom.training.cache import AudioHashes, ItemCache, item_key
 from speechloom.training.example import Example
+
+FullDisk = Callable[[int], AbstractContextManager[None]]
 
 ITEM = {
     "codes": torch.arange(12).reshape(3, 4),
@@ -42,6 +46,15 @@ def test_views_of_one_tensor_are_kept_apart(tmp_path: Path) -> None:
     item = cache.read("ab")
     assert item is not None
     assert item["right"].tolist() == list(range(2, 10))
+
+
+def test_a_cache_that_cannot_grow_keeps_what_it_has(tmp_path: Path, full_disk: FullDisk) -> None:
+    cache = ItemCache(tmp_path)
+    cache.write("ab12", ITEM, 4)
+    with full_disk(100), pytest.raises(OutputError, match="make room, then run the same command"):
+        cache.write("ab34", ITEM, 4)
+    assert cache.read("ab12") is not None
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == ["ab12.safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "other", "gone"])

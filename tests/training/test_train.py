@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from speechloom.training.log import read_log
 from speechloom.training.train import Outcome, train
 
 WriteRecipe = Callable[..., Path]
+FullDisk = Callable[[int], AbstractContextManager[None]]
 Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
 
 ALL = {
@@ -312,19 +312,8 @@ def _break_losses(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     monkeypatch.setattr(ToyLearner, "loss", loss)
 
 
-@contextmanager
-def _full_disk(size: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_leaves_the_old_checkpoints(
-    write_recipe: WriteRecipe, killed_at: Callable[..., None]
+    write_recipe: WriteRecipe, killed_at: Callable[..., None], full_disk: FullDisk
 ) -> None:
     recipe = write_recipe(checkpoint={"seconds": 0, "keep": 3})
     run(recipe, "unbroken")
@@ -332,9 +321,9 @@ def test_a_full_disk_leaves_the_old_checkpoints(
     folder = recipe.parent / "run" / "checkpoints"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(before) == [f"step-{step:09d}.pt" for step in (3, 4, 5)]
-    with _full_disk(8000):
-        with pytest.raises(OutputError, match=r"step 6 was not saved: .*step 5 is safe; make room"):
-            run(recipe)
+    lost = r"step 6 was not saved: .*step 5 is safe; make room"
+    with full_disk(8000), pytest.raises(OutputError, match=lost):
+        run(recipe)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     run(recipe)
     assert read_log(recipe.parent / "run") == read_log(recipe.parent / "unbroken")

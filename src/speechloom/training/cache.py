@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +19,6 @@ import torch
 from torch import Tensor
 
 from speechloom.checkpoints import sha256_of
-from speechloom.container import write_atomically
 from speechloom.errors import AudioError, OutputError
 from speechloom.training.example import Example
 from speechloom.training.learner import Item
@@ -137,11 +138,19 @@ class ItemCache:
         own = {name: value.detach().cpu().contiguous().clone() for name, value in item.items()}
         data = save(own, {"length": str(length), "crc32": _checksum(own)})
         path = self.path(key)
+        # Moved into place, so that no half item is seen, but not forced to the disk one by one: an
+        # item that a power cut damages is noticed by its checksum.
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         try:
             path.parent.mkdir(exist_ok=True)
+            partial.write_bytes(data)
+            os.replace(partial, path)
         except OSError as error:
-            raise OutputError(f"{path.parent} cannot be made: {error.strerror}") from error
-        write_atomically(path, lambda file: file.write(data))
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"the item {path} was not written ({error.strerror}); make room, then run the "
+                "same command: what is prepared stays"
+            ) from error
 
 
 def _checksum(item: Mapping[str, Tensor]) -> str:

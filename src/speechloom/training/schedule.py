@@ -31,9 +31,10 @@ def learning_rate(
             scaled to the peak); ``constant`` stays.
         final: share of the peak that is left in the end.
 
-    >>> rates = [learning_rate(s, peak=1.0, steps=8, warmup=2, final=0.1) for s in (0, 1, 2, 5, 8)]
-    >>> [round(rate, 3) for rate in rates]
-    [0.5, 1.0, 1.0, 0.55, 0.1]
+    Examples:
+        >>> rates = [learning_rate(s, peak=1, steps=8, warmup=2, final=0.1) for s in (0, 1, 2, 5, 8)]
+        >>> [round(rate, 3) for rate in rates]
+        [0.5, 1.0, 1.0, 0.55, 0.1]
     """
     if step < warmup:
         return peak * (step + 1) / warmup
