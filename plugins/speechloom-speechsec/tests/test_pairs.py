@@ -1,89 +1,141 @@
-"""The pairs of the SpeechSEC paper, and others at other rates: whole pipelines, text to audio."""
+"""One learner, one generator, three pairs of tokenizer and codec; only the recipe differs."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 
-from speechloom import RoutingError
-from speechloom.compatibility import SPEECHSEC_PAIRS, Composition
+from speechloom.hooks import Hooks
 from speechloom.pipeline import Pipeline
+from speechloom.registry import Registry, default_registry
+from speechloom.testing.canvases import CanvasItem, make_canvas
+from speechloom.testing.fakes import FakeSpeakerEncoder
 from speechloom.testing.inputs import made_audio
+from speechloom.training.example import Example
+from speechloom.training.learner import ExportTarget, Item
+from speechloom.values import Codes
+from speechloom_speechsec.generator import SpeechSECGenerator
+from speechloom_speechsec.learner import SpeechSECLearner
 
-PLUGINS = (
-    "speechloom_dac",
-    "speechloom_hubert",
-    "speechloom_speechtokenizer",
-    "speechloom_starter",
-)
-missing = [name for name in PLUGINS if importlib.util.find_spec(name) is None]
-if missing:
-    pytest.skip(f"the pairs need {', '.join(missing)}", allow_module_level=True)
-
-from speechloom_speechsec.pairs import untrained  # noqa: E402  # after the check of what it needs
-
-UNITS, HUBERT = "speechtokenizer-hubert-avg-units", "hubert-base-ls960-l9-km500"
-OTHER_RATES = (
-    Composition("SpeechTokenizer + DAC at 75 Hz", UNITS, "dac-24khz"),
-    Composition("HuBERT + DAC at 86.13 Hz", HUBERT, "dac-44khz"),
-)
-SAMPLE_RATES = {"dac-24khz": 24_000, "dac-44khz": 44_100}
-
-
-def _pipeline(pair: Composition) -> Pipeline:
-    return untrained(
-        pair, frontend="starter-english", aligner="starter-aligner", voice="starter-voice"
-    )
-
-
-@pytest.fixture(scope="module", params=[*SPEECHSEC_PAIRS, *OTHER_RATES], ids=lambda pair: pair.name)
-def case(request: pytest.FixtureRequest) -> tuple[Composition, Pipeline]:
-    return request.param, _pipeline(request.param)
-
-
-def test_all_four_tasks_end_in_audio(case: tuple[Composition, Pipeline]) -> None:
-    pair, pipeline = case
-    rate = SAMPLE_RATES.get(pair.codec, 16_000)
-    recording = made_audio(16_000)
-
-    spoken = pipeline.synthesize("A word.", voice=recording, seed=1).audio
-    assert spoken.sample_rate == rate
-    assert spoken.length > 0
-
-    converted = pipeline.convert(recording, voice=made_audio(16_000, number=3), seed=1).audio
-    assert (converted.sample_rate, converted.length) == (rate, rate)
-
-    continued = pipeline.continue_(recording, seconds=0.3, seed=1).audio
-    assert continued.length == 16_000 + 4_800
-    assert np.array_equal(continued.samples[:, :16_000], recording.samples)
-
-    edited = pipeline.edit(recording, spans=[(0.4, 0.6, "word")], seed=1)
-    (region,) = edited.regions
-    assert 0 < region.start <= 6_400 < region.end  # with a little on either side
-    before = edited.audio.samples[:, : region.start]
-    assert np.array_equal(before, recording.samples[:, : region.start])
+PAIRS = {
+    "starter": ("starter-units", "starter-codec"),
+    "hubert-dac": ("hubert-base-ls960-l9-km500", "dac-16khz"),
+    "speechtokenizer": ("speechtokenizer-hubert-avg-units", "speechtokenizer-hubert-avg"),
+}
+PACKAGES = {
+    "starter": ("speechloom_starter",),
+    "hubert-dac": ("speechloom_hubert", "speechloom_dac"),
+    "speechtokenizer": ("speechloom_speechtokenizer",),
+}
+RANDOM = {
+    "starter": (),  # its weights are shipped
+    "hubert-dac": (
+        ("speechloom_hubert.units:HubertUnits", "speechloom_hubert._spec:LAYER_9_KM500"),
+        ("speechloom_dac.codec:DacCodec", "speechloom_dac._spec:DAC_16KHZ"),
+    ),
+    "speechtokenizer": (
+        (
+            "speechloom_speechtokenizer:SpeechTokenizerUnits",
+            "speechloom_speechtokenizer._spec:HUBERT_AVG_UNITS",
+        ),
+        (
+            "speechloom_speechtokenizer:SpeechTokenizerCodec",
+            "speechloom_speechtokenizer._spec:HUBERT_AVG_CODEC",
+        ),
+    ),
+}
+"""Components whose weights must be had from elsewhere: here they are tiny and random."""
 
 
-def test_the_same_seed_says_the_same(case: tuple[Composition, Pipeline]) -> None:
-    _, pipeline = case
-    one, same, other = (
-        pipeline.continue_(made_audio(9_000), seconds=0.2, seed=seed).audio for seed in (1, 1, 2)
-    )
-    assert np.array_equal(one.samples, same.samples)
-    assert not np.array_equal(one.samples, other.samples)
+def named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
-@pytest.mark.parametrize("pair", OTHER_RATES, ids=lambda pair: pair.name)
-def test_other_frame_rates_are_bridged_by_name(pair: Composition) -> None:
-    (bridge,) = _pipeline(pair).plan("convert").bridges
-    assert "50" in bridge
-    assert {"dac-24khz": "75", "dac-44khz": "86.13"}[pair.codec] in bridge
+@pytest.fixture(params=PAIRS)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    for package in PACKAGES[request.param]:
+        pytest.importorskip(package, reason="the pair needs its plugins")
+    made = [named(kind).from_random(named(spec)) for kind, spec in RANDOM[request.param]]
+    voice = FakeSpeakerEncoder.from_random(FakeSpeakerEncoder.default_spec)
+    with default_registry().override(*made, voice):
+        yield PAIRS[request.param]
 
 
-def test_what_is_left_out_is_missed_by_the_router() -> None:
-    pipeline = untrained(SPEECHSEC_PAIRS[0])
-    assert pipeline.continue_(made_audio(8_000), seconds=0.2, seed=1).audio.length == 11_200
-    with pytest.raises(RoutingError):
-        pipeline.synthesize("A word.")
+def recipe_of(tokenizer: str, codec: str) -> SpeechSECLearner:
+    settings = {
+        "tokenizer": tokenizer,
+        "codec": codec,
+        "voice": "fake-speaker-encoder",
+        "voice_seconds": 0.5,
+        "network": {"size": "tiny", "dim": 32, "heads": 2, "tie_heads": True},
+        "masks": {"voice_dropout": 0.0, "content_dropout": 0.0},
+        "decode": {"steps": [4], "temperature": 0.5},
+        "half": False,
+    }
+    return SpeechSECLearner(SpeechSECLearner.settings_type.model_validate(settings), seed=1)
+
+
+def course(learner: SpeechSECLearner, items: list[Item], steps: int) -> list[float]:
+    optimiser = torch.optim.AdamW(learner.network.parameters(), lr=2e-2)
+    losses = []
+    for step in range(steps):
+        batch = learner.collate(items * 4, np.random.default_rng(step))
+        made, _ = learner.loss("train", batch, torch.Generator().manual_seed(step), step)
+        made.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(made.item())
+    return losses
+
+
+def right_share(generator: SpeechSECGenerator, item: Item) -> float:
+    """How many codes of the first level of a recording the generator makes of its content."""
+    frames = len(item["content"])
+    facts: Any = generator.spec.facts
+    kind = facts.content[0]
+    canvas = make_canvas(facts, "convert", kind, [CanvasItem(frames)])
+    content, voices = item["content"].long()[None], item["voices"][:1]
+    made = generator.fill(replace(canvas, content=content, voices=voices))
+    assert isinstance(made, Codes)
+    return float((made.ids[0, 0] == item["codes"][0]).float().mean())
+
+
+def test_a_pair_is_learnt_decoded_and_heard(pair: tuple[str, str], tmp_path: Path) -> None:
+    tokenizer, codec = pair
+    recording = made_audio(12_800, number=1)
+    path = tmp_path / "one.wav"
+    soundfile.write(path, recording.samples.T, 16_000, subtype="FLOAT")
+    learner = recipe_of(tokenizer, codec)
+    item = learner.prepare(Example(audio=path, id="one"))
+    untrained = right_share(_exported(learner, tmp_path / "before"), item)
+    losses = course(learner, [item], 50)
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:3])
+    generator = _exported(learner, tmp_path / "after")
+    assert right_share(generator, item) > max(0.3, 2 * untrained)
+
+    voice = FakeSpeakerEncoder.default_spec.id
+    parts = {"codec": codec, "generator": "mine", "speaker_encoder": voice}
+    registry: Registry = default_registry()
+    with registry.override(generator):
+        pipeline = Pipeline(registry=registry, hooks=Hooks(), parts=parts)  # type: ignore[arg-type]
+        assert tokenizer in [link.spec.id for link in pipeline.plan("convert").links]
+        converted = pipeline.convert(recording, voice="ann", seed=1)
+        assert converted.audio.length == recording.length
+        longer = pipeline.continue_(recording, seconds=0.2, seed=1)
+        assert longer.audio.length == recording.length + 3200
+        assert np.array_equal(longer.audio.samples[:, :12_800], recording.samples)
+
+
+def _exported(learner: SpeechSECLearner, folder: Path) -> SpeechSECGenerator:
+    folder.mkdir()
+    (spec,) = learner.export(ExportTarget(folder, str(folder), "mine", "MIT", "pip install mine"))
+    return SpeechSECGenerator.from_pretrained(spec)
