@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,15 @@ def test_a_record_does_not_know_where_the_recipe_lies(tmp_path: Path) -> None:
     assert records[0] == records[1]
     assert records[0]["settings"] == {"layers": 2, "codebooks": "../c.safetensors"}
     assert records[0]["validate"] == {"every": 3}
+
+
+def test_the_documented_recipe_shows_the_defaults(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    shown = read_recipe(write(tmp_path, blocks[0])).model_dump()
+    defaults = read_recipe(write(tmp_path, GOOD)).model_dump()
+    own = {"learner", "data", "steps", "ema"}
+    for name in shown.keys() - own - {"batch", "optimizer"}:
+        assert shown[name] == defaults[name], name
+    assert {**shown["batch"], "frames": 100} == defaults["batch"]
+    assert {**shown["optimizer"], "warmup": 0} == defaults["optimizer"]
