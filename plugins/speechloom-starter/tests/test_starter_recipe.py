@@ -26,7 +26,6 @@ from speechloom_starter.recipe.config import CorpusConfig, RecipeConfig, TrainCo
 from speechloom_starter.recipe.corpus import make_corpus, plan_jobs, plan_speakers
 from speechloom_starter.recipe.data import Corpus
 from speechloom_starter.recipe.discriminator import Discriminators
-from speechloom_starter.recipe.loop import learning_rate
 from speechloom_starter.recipe.losses import spectral_distance
 from speechloom_starter.recipe.pipeline import Recipe
 from speechloom_starter.recipe.said import best_units
@@ -103,15 +102,6 @@ def test_labels_follow_the_phone_ends_at_any_speed(tmp_path: Path, text: Path) -
     crop, start = corpus.crop(0, 3200, np.random.default_rng(1))
     first = round(start * 16000)
     assert np.array_equal(crop, corpus.samples(0)[first : first + 3200])
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    config = TrainConfig(steps=100, batch=1, seconds=1, warmup=10, learning_rate=1.0)
-    rates = [learning_rate(step, config) for step in range(100)]
-    assert rates[9] == 1.0
-    assert max(rates) == 1.0
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[99] < 0.02
 
 
 def test_the_distance_is_zero_only_for_equal_audio() -> None:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from speechloom.training.precision import mixed_precision
 from speechloom_starter.codec_model import CodecModel
 from speechloom_starter.content_model import ContentModel
 from speechloom_starter.quantizer import k_means
 from speechloom_starter.recipe.data import Corpus
-from speechloom_starter.recipe.loop import mixed_precision
 from speechloom_starter.voice_model import VoiceEncoder
 
 PART = 400

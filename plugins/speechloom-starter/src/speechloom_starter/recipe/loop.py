@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from speechloom.errors import WeightsError
+from speechloom.training.checkpoints import save_atomically
+from speechloom.training.schedule import learning_rate
 from speechloom_starter.recipe.config import TrainConfig
 
 
@@ -51,28 +52,6 @@ class Stage(ABC):
 def torch_generator(rng: np.random.Generator) -> torch.Generator:
     """A torch generator started from the next draw of ``rng``."""
     return torch.Generator().manual_seed(int(rng.integers(2**62)))
-
-
-def mixed_precision() -> torch.autocast:
-    """Bfloat16 on processors with units for it, float32 on others: there it is 9 times slower."""
-    # What torch asks before it takes such a path itself; it has no public name.
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine down to a hundredth."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill leaves either the old or the new one."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
 
 
 def _optimiser(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -125,7 +104,9 @@ def run_stage(stage: Stage, folder: Path, checkpoint_seconds: float = 120.0) -> 
 def _step(stage: Stage, optimiser: torch.optim.AdamW, step: int) -> dict[str, Any]:
     config = stage.train
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, config)
+        group["lr"] = learning_rate(
+            step, peak=config.learning_rate, steps=config.steps, warmup=config.warmup
+        )
     optimiser.zero_grad(set_to_none=True)
     loss, numbers = stage.loss(step, np.random.default_rng([config.seed, step]))
     torch.autograd.backward(loss)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speechloom.errors import UsageError
+from speechloom.training.checkpoints import save_atomically
 from speechloom_speechsec.model import SpeechSEC
 from speechloom_starter.codec_model import CodecModel
 from speechloom_starter.content_model import ContentModel
@@ -20,7 +21,7 @@ from speechloom_starter.recipe.corpus import make_corpus
 from speechloom_starter.recipe.data import Corpus
 from speechloom_starter.recipe.encode import EncodedCorpus, Networks, encode_corpus, learn_units
 from speechloom_starter.recipe.export import export
-from speechloom_starter.recipe.loop import Stage, run_stage, save_atomically
+from speechloom_starter.recipe.loop import Stage, run_stage
 from speechloom_starter.recipe.said import said_units, say_corpus
 from speechloom_starter.recipe.stage_codec import CodecStage
 from speechloom_starter.recipe.stage_content import ContentStage

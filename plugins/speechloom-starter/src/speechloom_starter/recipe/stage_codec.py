@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechloom.training.precision import mixed_precision
 from speechloom_starter.blocks import build_seeded
 from speechloom_starter.codec_model import CodecConfig, CodecModel
 from speechloom_starter.quantizer import QuantizerTrainer
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import Corpus, crops
-from speechloom_starter.recipe.loop import Stage, mixed_precision, torch_generator
+from speechloom_starter.recipe.loop import Stage, torch_generator
 from speechloom_starter.recipe.losses import spectral_distance
 
 QUIET, LOUD = 0.01, 0.15

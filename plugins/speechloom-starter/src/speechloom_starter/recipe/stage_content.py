@@ -6,13 +6,14 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from speechloom.training.precision import mixed_precision
 from speechloom_starter.blocks import build_seeded
 from speechloom_starter.content_model import ContentConfig, ContentModel
 from speechloom_starter.mel import log_mel
 from speechloom_starter.recipe.augment import degrade, hide_stripes, warp_formants
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import IGNORED, Corpus, crops
-from speechloom_starter.recipe.loop import Stage, mixed_precision
+from speechloom_starter.recipe.loop import Stage
 
 
 class ContentStage(Stage):

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechloom.training.precision import mixed_precision
 from speechloom_starter.blocks import build_seeded, length_mask
 from speechloom_starter.duration_model import DurationConfig, DurationModel
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import FRAME_SECONDS, Corpus
-from speechloom_starter.recipe.loop import Stage, mixed_precision
+from speechloom_starter.recipe.loop import Stage
 
 
 class DurationStage(Stage):

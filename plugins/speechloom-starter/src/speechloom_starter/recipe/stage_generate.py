@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from speechloom.training.precision import mixed_precision
 from speechloom_speechsec.config import SpeechSECConfig
 from speechloom_speechsec.loss import masked_loss
 from speechloom_speechsec.masks import MaskConfig, draw_training_mask
@@ -16,7 +17,7 @@ from speechloom_speechsec.model import SpeechSEC
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import Corpus
 from speechloom_starter.recipe.encode import EncodedCorpus
-from speechloom_starter.recipe.loop import Stage, mixed_precision, torch_generator
+from speechloom_starter.recipe.loop import Stage, torch_generator
 from speechloom_starter.recipe.said import spoken_thirds
 
 Ints = npt.NDArray[np.int64]

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from speechloom.training.precision import mixed_precision
 from speechloom_starter.blocks import build_seeded
 from speechloom_starter.codec_model import CodecModel
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import Corpus
 from speechloom_starter.recipe.discriminator import Discriminators, Views, critic_loss, maker_loss
-from speechloom_starter.recipe.loop import Stage, mixed_precision
+from speechloom_starter.recipe.loop import Stage
 from speechloom_starter.recipe.losses import spectral_distance
 from speechloom_starter.recipe.stage_codec import codec_crops
 

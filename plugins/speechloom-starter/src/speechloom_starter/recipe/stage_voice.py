@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from speechloom.training.precision import mixed_precision
 from speechloom_starter.blocks import build_seeded
 from speechloom_starter.mel import HOP, SAMPLE_RATE, log_mel
 from speechloom_starter.recipe.augment import degrade
 from speechloom_starter.recipe.config import TrainConfig
 from speechloom_starter.recipe.data import Corpus
-from speechloom_starter.recipe.loop import Stage, mixed_precision
+from speechloom_starter.recipe.loop import Stage
 from speechloom_starter.voice_model import VoiceConfig, VoiceEncoder
 
 TEMPERATURE = 0.08
