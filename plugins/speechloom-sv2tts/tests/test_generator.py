@@ -1,5 +1,6 @@
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -61,8 +62,6 @@ def test_every_phone_is_said_in_its_time(generator: Tacotron2Generator) -> None:
     )
     one = generator.fill(canvas).values
     assert one.shape == (1, 80, 20)
-    from dataclasses import replace
-
     others = [
         replace(canvas, seeds=canvas.seeds + 1),
         replace(canvas, voices=-cast(torch.Tensor, canvas.voices)),
@@ -113,6 +112,8 @@ def test_refuses_what_it_cannot_say(generator: Tacotron2Generator) -> None:
         generator.durations([Phones(("x",), "other")])
     facts = cast(GeneratorFacts, SPEC.facts)
     canvas = make_canvas(facts, "synthesize", "phones:abcd", [CanvasItem(6)])
+    with pytest.raises(UsageError, match="takes voices of 4 values, not of 3"):
+        generator.fill(replace(canvas, voices=torch.ones(1, 3)))
     assert canvas.content is not None
     canvas.content[canvas.content == 1] = 7
     with pytest.raises(UnsupportedCapability, match="knows 4 phones, but the canvas has the id 7"):

@@ -245,6 +245,12 @@ class Tacotron2Generator:
     # Parts --------------------------------------------------------------------------------
 
     def _memory(self, ids: list[Tensor], lengths: Tensor, voices: Tensor | None) -> Tensor:
+        size = self._network.config.voice
+        if voices is not None and voices.shape[1] != size:
+            raise UsageError(
+                f"{self.spec.id} takes voices of {size} values, not of {voices.shape[1]}; take "
+                f"them from a speaker encoder that gives {self.facts.voice}"
+            )
         symbols = pad_stack([self._symbols[one] for one in ids]).to(self._device)
         return self._network.remember(symbols, lengths, voices)
 
