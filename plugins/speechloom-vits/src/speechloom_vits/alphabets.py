@@ -9,22 +9,13 @@ from pathlib import Path
 
 from speechloom.checkpoints import find_checkpoint
 from speechloom.errors import WeightsError
-from speechloom_vits.characters import SPACE, TextRules
+from speechloom_vits.characters import TextRules
 from speechloom_vits.checkpoint import FORMAT, OwnConfig
 from speechloom_vits.config import VitsConfig
+from speechloom_vits.symbols import ORIGINAL_SYMBOLS, SPACE, distinct
 from speechloom_vits.weights import read_json, read_original
 
-__all__ = ["ORIGINAL_SYMBOLS", "TextSide", "read_text_side"]
-
-ORIGINAL_SYMBOLS: tuple[str, ...] = (
-    "_",
-    *';:,.!?¡¿—…"«»“” ',
-    *"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
-    *"ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃ",
-    *"ˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'\N{COMBINING VERTICAL LINE BELOW}'ᵻ",
-)
-"""Ids of the original's text: pad, punctuation, letters, IPA. The apostrophe has two ids, of which
-the later is the one that text gets."""
+__all__ = ["TextSide", "read_text_side"]
 
 _PUBLIC = {
     "ara": "ar", "ben": "bn", "deu": "de", "ell": "el", "eng": "en", "fas": "fa", "fin": "fi",
@@ -109,7 +100,7 @@ def _of_original(path: Path, symbols: Sequence[str]) -> TextSide:
         phonemize="cleaners2" in cleaners,
         language="eng" if "english" in cleaners else None,
     )
-    phones = _distinct(table)
+    phones = distinct(table)
     language = "en" if rules.language == "eng" else "und"
     return TextSide(config, phones, _pause(phones, rules), (language,), rules)
 
@@ -122,16 +113,7 @@ def _phones(vocabulary: Mapping[str, object], size: int, source: Path) -> tuple[
         raise WeightsError(
             f"{source} must map {size} symbols to ids below {size}; get the checkpoint again"
         )
-    return _distinct([by_id.get(number, f"<{number}>") for number in range(size)])
-
-
-def _distinct(symbols: Sequence[str]) -> tuple[str, ...]:
-    """The space gets a visible name, and of two of one name the later keeps it."""
-    named = [SPACE if symbol == " " else symbol for symbol in symbols]
-    last = {symbol: number for number, symbol in enumerate(named)}
-    return tuple(
-        symbol if last[symbol] == number else f"<{number}>" for number, symbol in enumerate(named)
-    )
+    return distinct([by_id.get(number, f"<{number}>") for number in range(size)])
 
 
 def _pause(phones: Sequence[str], rules: TextRules) -> str:

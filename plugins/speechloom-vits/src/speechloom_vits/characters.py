@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,11 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from speechloom.errors import BackendUnavailable, TextError
 from speechloom.spec import ComponentSpec, FrontendFacts
 from speechloom.values import Phones
+from speechloom_vits.symbols import SPACE
 
-__all__ = ["SPACE", "CharacterFrontend", "TextRules"]
-
-SPACE = "\N{OPEN BOX}"
-"""How the space of an alphabet is called among its phones, so that it can be seen."""
+__all__ = ["CharacterFrontend", "TextRules"]
 
 _GIVEN = re.compile(r"\[\[([^\]]*)\]\]")
 _SENTENCE_END = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|\n+")
@@ -223,12 +222,15 @@ def _sentences(text: str) -> Iterator[tuple[int, str]]:
     yield at, text[at:]
 
 
+@cache
 def _romaniser() -> Callable[[str], str]:
     """Text of any script in Latin letters, by uroman."""
     uroman: Any = _needed("uroman", "pip install 'speechloom-vits[uroman]'")
-    return lambda text: str(uroman.Uroman().romanize_string(text)).lower()
+    tables = uroman.Uroman()
+    return lambda text: str(tables.romanize_string(text)).lower()
 
 
+@cache
 def _phonemiser() -> Callable[[str], str]:
     """American English in IPA, by espeak, as the published checkpoints were trained."""
     backend: Any = _needed(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from speechloom_vits.config import VitsConfig
 from speechloom_vits.gated import GatedStack
+from speechloom_vits.text_encoder import RelativeEncoder
 
 __all__ = ["CouplingFlow", "PosteriorEncoder"]
 
@@ -58,6 +60,8 @@ class Coupling(nn.Module):
         kernel: of it.
         dilation: of it.
         condition_size: of the speaker vector; 0 for none.
+        attention_layers: of a transformer in front of the stack, as VITS 2 has it
+            (arXiv:2307.16430); 0 for none.
     """
 
     def __init__(
@@ -69,9 +73,20 @@ class Coupling(nn.Module):
         kernel: int,
         dilation: int,
         condition_size: int,
+        attention_layers: int = 0,
     ) -> None:
         super().__init__()
         half = latent_size // 2
+        self.pre_transformer: RelativeEncoder | None = None
+        if attention_layers:
+            self.pre_transformer = RelativeEncoder(
+                VitsConfig(
+                    symbols=2,
+                    hidden=half,
+                    feed_forward=half,
+                    text_layers=attention_layers,
+                )
+            )
         self.conv_pre = nn.Conv1d(half, hidden, 1)
         self.wavenet = GatedStack(hidden, layers, kernel, dilation, condition_size)
         self.conv_post = nn.Conv1d(hidden, half, 1)
@@ -90,7 +105,11 @@ class Coupling(nn.Module):
     ) -> Tensor:
         """Move the second half of [B, L, F], or move it back."""
         kept, moved = latent.chunk(2, dim=1)
-        hidden = self.wavenet(self.conv_pre(kept) * mask, mask, condition)
+        seen = kept
+        if self.pre_transformer is not None:
+            around = self.pre_transformer((kept * mask).transpose(1, 2), mask).transpose(1, 2)
+            seen = kept + around
+        hidden = self.wavenet(self.conv_pre(seen) * mask, mask, condition)
         shift = self.conv_post(hidden) * mask
         moved = (moved - shift) * mask if inverse else moved * mask + shift
         return torch.cat([kept, moved], dim=1)
@@ -107,6 +126,7 @@ class CouplingFlow(nn.Module):
         kernel: of the gated stacks.
         dilation: of them.
         condition_size: of the speaker vector; 0 for none.
+        attention_layers: of a transformer in each; 0 for none.
     """
 
     def __init__(
@@ -119,6 +139,7 @@ class CouplingFlow(nn.Module):
         kernel: int = 5,
         dilation: int = 1,
         condition_size: int = 0,
+        attention_layers: int = 0,
     ) -> None:
         super().__init__()
         self.flows = nn.ModuleList(
@@ -129,6 +150,7 @@ class CouplingFlow(nn.Module):
                 kernel=kernel,
                 dilation=dilation,
                 condition_size=condition_size,
+                attention_layers=attention_layers,
             )
             for _ in range(flows)
         )
