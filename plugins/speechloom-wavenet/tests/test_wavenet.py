@@ -272,7 +272,7 @@ def test_a_senseless_temperature_is_refused(temperature: float) -> None:
 @pytest.mark.parametrize("sampler", [CompiledSampler, SteppingSampler])
 def test_weights_that_are_not_finite_are_named(output: Output, sampler: Any) -> None:
     made = network(config(output))
-    made.last.bias = torch.nn.Parameter(torch.full_like(made.last.bias, math.nan))
+    made.last.bias = torch.nn.Parameter(torch.full((made.config.outputs,), math.nan))
     with pytest.raises(WeightsError, match="NaN"):
         sampler(made).sample([mel_of(1)], seeds=[0], items=[0])
 

@@ -157,4 +157,5 @@ class WaveNet(nn.Module):
         if self.config.output != "mulaw":
             return cast(Tensor, self.first(samples[:, None]))
         table = self.first.weight[:, :, 0].T  # one-hot times a matrix is a row of it
-        return (F.embedding(samples, table) + self.first.bias).transpose(1, 2)
+        bias = cast(Tensor, self.first.bias)
+        return (F.embedding(samples, table) + bias).transpose(1, 2)

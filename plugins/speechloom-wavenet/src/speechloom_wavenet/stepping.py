@@ -134,7 +134,7 @@ class _Step:
 
 def _captured(step: _Step) -> Callable[[], None]:
     """A step as one CUDA graph."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
