@@ -119,3 +119,11 @@ def gpu(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     session.install(*group("docs"))
     session.run("mkdocs", "build", "--strict")
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Open every page in a browser, follow every page, run every notebook."""
+    install(session, *DEFAULT_PLUGINS)
+    session.install(*group("docs"), *group("site"), "editables")
+    session.run("pytest", "tests/docs", "-m", "slow", *session.posargs)

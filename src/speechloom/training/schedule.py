@@ -32,7 +32,8 @@ def learning_rate(
         final: share of the peak that is left in the end.
 
     Examples:
-        >>> rates = [learning_rate(s, peak=1, steps=8, warmup=2, final=0.1) for s in (0, 1, 2, 5, 8)]
+        >>> settings = {"peak": 1.0, "steps": 8, "warmup": 2, "final": 0.1}
+        >>> rates = [learning_rate(step, **settings) for step in (0, 1, 2, 5, 8)]
         >>> [round(rate, 3) for rate in rates]
         [0.5, 1.0, 1.0, 0.55, 0.1]
     """

@@ -1,0 +1,1 @@
+"""Mu-law means of eight blocks per frame as codes, a plugin for speechloom."""
