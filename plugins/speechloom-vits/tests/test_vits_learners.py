@@ -120,7 +120,8 @@ def test_vits_learns_and_its_export_speaks(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("frontend")
 def test_examples_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    learner = vits(speakers=["ann", "bob"], network={**SIZES, "decoder": {**DECODER, "speaker_size": 4}})
+    decoder = {**DECODER, "speaker_size": 4}
+    learner = vits(speakers=["ann", "bob"], network={**SIZES, "decoder": decoder})
     first = examples(tmp_path)[0]
     with pytest.raises(ValueError, match="has no text"):
         learner.prepare(Example(first.audio, "0"))
@@ -221,7 +222,7 @@ def test_x_e_speech_learns_freezes_and_its_export_does_both_tasks(
         FakeFrontend(),
     ):
         registry.register(component)
-    pipeline = Pipeline(registry)
+    pipeline = Pipeline(registry=registry, parts={"generator": "mine"})
     voice = made_audio(16_000, number=4)
     said = pipeline.synthesize("hello", voice=voice, seed=1)
     assert said.audio.sample_rate == 16_000

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import speechloom_vits
+from speechloom.errors import TextError, WeightsError
 from speechloom.registry import Registry
 from speechloom.values import Phones, Voice
 from speechloom_vits.characters import CharacterFrontend
@@ -79,7 +80,7 @@ def canvas_of(generator: Any, phones: Phones, frames: list[int], voice: Voice | 
     from speechloom.values import Canvas
 
     ids = {one: number for number, one in enumerate(generator.spec.options["phones"])}
-    content = torch.tensor([[ids[s] for s, n in zip(phones.symbols, frames) for _ in range(n)]])
+    content = torch.tensor([[ids[s] for s, n in zip(phones.symbols, frames, strict=True) for _ in range(n)]])
     segments = torch.tensor([[i for i, n in enumerate(frames) for _ in range(n)]])
     total = sum(frames)
     return Canvas(
@@ -139,7 +140,34 @@ def test_waveform_is_that_of_transformers(
 
 
 def test_a_registered_checkpoint_speaks(tmp_path: Path) -> None:
+    from speechloom.pipeline import Pipeline
+
     save(tmp_path, sizes())
-    specs = speechloom_vits.specs_for(tmp_path, id="mms-test")
-    assert [spec.kind for spec in specs] == ["generator", "frontend"]
-    assert Registry is not None
+    generator, frontend = speechloom_vits.specs_for(tmp_path, id="mms-test")
+    registry = Registry()
+    registry.register(VitsGenerator.from_pretrained(generator))
+    registry.register(CharacterFrontend.from_pretrained(frontend))
+    pipeline = Pipeline(registry=registry, parts={"generator": "mms-test"})
+    for text in ("a", "a long one, " * 12, "Two sentences. Here they are."):
+        said = pipeline.synthesize(text, seed=3)
+        assert said.audio.length > 0
+        again = pipeline.synthesize(text, seed=3)
+        assert np.array_equal(said.audio.samples, again.audio.samples)
+    fast = pipeline.synthesize("a long one", seed=3, style=2.0)
+    assert fast.audio.length < pipeline.synthesize("a long one", seed=3).audio.length
+    for text, match in (("room 7", "digit '7'"), ("\u6f22\u5b57", "letter"), ("...", "nothing")):
+        with pytest.raises(TextError, match=match):
+            pipeline.synthesize(text)
+
+
+def test_a_checkpoint_with_missing_keys_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save(tmp_path, sizes())
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    name = "text_encoder.project.weight"
+    save_file({k: v.clone() for k, v in tensors.items() if k != name}, path)
+    generator, _ = speechloom_vits.specs_for(tmp_path, id="mms-test")
+    with pytest.raises(WeightsError, match=name):
+        VitsGenerator.from_pretrained(generator)

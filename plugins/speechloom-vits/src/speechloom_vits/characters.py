@@ -197,6 +197,13 @@ class CharacterFrontend:
         if rules.is_uroman and any(ord(one) > _LATIN for one in word):
             word = _romaniser()(word)
         if rules.phonemize:
+            foreign = [one for one in word if one.isalpha() and ord(one) > _LATIN]
+            if foreign:
+                # Espeak would name such letters instead of reading them.
+                raise TextError(
+                    f"{word!r} has the letter {foreign[0]!r}, which is not of the script of "
+                    f"{', '.join(self._facts.languages)}; give text in its own script"
+                )
             word = _phonemiser()(word)
         return word
 
