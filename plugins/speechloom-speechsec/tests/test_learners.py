@@ -14,11 +14,15 @@ import torch
 
 from speechloom.errors import UsageError, WeightsError
 from speechloom.registry import default_registry
+from speechloom.testing.canvases import CanvasItem, make_canvas
+from speechloom.testing.fake_specs import PHONES
 from speechloom.testing.fakes import (
     FakeAligner,
     FakeCodec,
     FakeFrontend,
+    FakeGenerator,
     FakeSpeakerEncoder,
+    FakeTextGenerator,
     FakeTokenizer,
 )
 from speechloom.testing.inputs import made_audio
@@ -103,6 +107,39 @@ def test_codes_are_prepared_at_the_frames_of_the_codec(example: Example) -> None
     )
     assert learner.length(item) == 75
     assert codes_learner(crop_seconds=0.5).length(item) == 25
+
+
+def test_pieces_may_have_the_units_that_synthesis_has(example: Example) -> None:
+    said = {"generator": "fake-text-generator", "frontend": "fake-frontend"}
+    alignment = (("h", 0.5), ("i", 1.5))
+    generator = FakeTextGenerator.from_random(FakeTextGenerator.default_spec)
+    with default_registry().override(generator):
+        learner = codes_learner(said={**said, "share": 0.5})
+        item = learner.prepare(replace(example, alignment=alignment))
+        silent = learner.prepare(replace(example, text=None))
+        assert "said" in learner.cache_key()
+        assert learner.cache_key() != codes_learner().cache_key()
+        wrong = codes_learner(said={**said, "generator": "fake-generator"})
+        wrong_canvas = replace(example, alignment=alignment)
+    h, i = (PHONES.index(p) for p in "hi")
+    content, starts = [h] * 25 + [i] * 50, [0] * 25 + [1] * 50
+    canvas = make_canvas(generator.spec.facts, "synthesize", "phones:letters", [CanvasItem(75)])
+    wanted = generator.fill(
+        replace(
+            canvas,
+            content=torch.tensor([content]),
+            segments=torch.tensor([starts]),
+            seeds=torch.tensor([0]),
+        )
+    )
+    assert torch.equal(item["said"].long(), wanted.ids[0])
+    assert torch.equal(silent["said"], silent["content"])
+    item["said"] = torch.full_like(item["content"], 77)
+    batch = learner.collate([item] * 40, np.random.default_rng(0))
+    assert 10 < int((batch["content"][:, 5] == 77).sum()) < 30
+    with default_registry().override(FakeGenerator.from_random(FakeGenerator.default_spec)):
+        with pytest.raises(UsageError, match="fake-generator"):
+            wrong.prepare(wrong_canvas)
 
 
 def test_batches_are_crops_of_content_and_codes_at_one_place(example: Example) -> None:

@@ -7,12 +7,13 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from speechloom.errors import UsageError
-from speechloom.protocols import Aligner, Frontend
-from speechloom.spec import FrontendFacts
+from speechloom.protocols import Aligner, Frontend, Generator
+from speechloom.spec import FrontendFacts, GeneratorFacts
 from speechloom.training.example import Example
-from speechloom.values import Audio
+from speechloom.values import Audio, Canvas
 
 __all__ = ["AlignedPhones", "aligned_phones"]
 
@@ -43,6 +44,34 @@ class AlignedPhones:
         middles = (np.arange(frames) + 0.5) / float(frame_rate)
         at = np.minimum(np.searchsorted(self.ends, middles, side="right"), len(self.ids) - 1)
         return np.bincount(at, minlength=len(self.ids)).astype(np.int64)
+
+    def canvas(self, frames: int, frontend: Frontend, generator: Generator) -> Canvas:
+        """An empty canvas of one item on which these phones lie at their times.
+
+        Args:
+            frames: of the canvas.
+            frontend: whose phones they are.
+            generator: that is to fill it.
+        """
+        facts, spelled = generator.spec.facts, frontend.spec.facts
+        assert isinstance(facts, GeneratorFacts)
+        assert isinstance(spelled, FrontendFacts)
+        counts = self.counts(frames, facts.frame_rate)
+        shape = (1, facts.codebooks, frames)
+        return Canvas(
+            task="synthesize",
+            ids=torch.zeros(shape, dtype=torch.int64),
+            known=torch.zeros(shape, dtype=torch.bool),
+            lengths=torch.tensor([frames]),
+            gives=facts.gives,
+            codebook_size=facts.codebook_size,
+            frame_rate=facts.frame_rate,
+            seeds=torch.tensor([0]),
+            items=torch.tensor([0]),
+            content=torch.from_numpy(np.repeat(self.ids, counts))[None],
+            content_kind=spelled.gives,
+            segments=torch.from_numpy(np.repeat(np.arange(len(counts)), counts))[None],
+        )
 
 
 def aligned_phones(

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from speechloom.checkpoints import load_exactly, sha256_of
-from speechloom.protocols import Component
+from speechloom.errors import UsageError
+from speechloom.protocols import Component, Tokenizer
 from speechloom.records import problem
 from speechloom.registry import default_registry
 from speechloom.spec import ComponentSpec, Kind, Task
 from speechloom.training.learner import Batch, ExportTarget, Item, Learner
+from speechloom.units import require_frames
+from speechloom.values import Audio, Tokens
 from speechloom_speechsec._spec import spec_of_config
 from speechloom_speechsec.checkpoint import (
     CONFIG_FILE,
@@ -27,7 +30,14 @@ from speechloom_speechsec.loss import LossReport, masked_loss
 from speechloom_speechsec.masks import MaskConfig, draw_training_mask
 from speechloom_speechsec.weights import Networks, write_checkpoint
 
-__all__ = ["MaskSettings", "MaskedLearner", "MaskedSettings", "NetworkSettings", "spec_in_registry"]
+__all__ = [
+    "MaskSettings",
+    "MaskedLearner",
+    "MaskedSettings",
+    "NetworkSettings",
+    "spec_in_registry",
+    "units_in",
+]
 
 PADDED_TO = 32
 """Batches are as long as a multiple of it: a CPU compiles its products anew for each shape."""
@@ -265,6 +275,21 @@ class MaskedLearner(Learner):
         ]
 
 
+def units_in(tokenizer: Tokenizer, audio: Audio) -> Tensor:
+    """The units of a recording, int64 [F].
+
+    Raises:
+        UsageError: the tokenizer gives features, or units that have no frame each.
+    """
+    tokens = tokenizer.encode([audio])
+    if not isinstance(tokens, Tokens):
+        raise UsageError(
+            f"{tokenizer.spec.id} gives {tokens.kind}, but a masked network takes discrete units"
+        )
+    require_frames(tokens, "training")
+    return tokens.item(0)
+
+
 def spec_in_registry(kind: Kind, id: str) -> ComponentSpec:
     """The spec of a component that a recipe names; nothing of it is loaded.
 
@@ -282,7 +307,11 @@ def _seed(rng: torch.Generator) -> int:
 
 
 def _numbers(report: LossReport) -> dict[str, Tensor | float]:
-    """For the log: nats of the first level, which carries the speech, and how much is right."""
-    first = report.nats[0] / report.positions[0].clamp(min=1)
-    right = report.correct.sum() / report.positions.sum().clamp(min=1)
-    return {"first_level": first, "accuracy": right}
+    """For the log: nats of each level that was drawn, and how often the network is right."""
+    nats = (report.nats / report.positions.clamp(min=1)).tolist()
+    drawn = report.positions.tolist()
+    numbers: dict[str, Tensor | float] = {
+        f"level_{level + 1}": nats[level] for level, count in enumerate(drawn) if count
+    }
+    numbers["accuracy"] = sum(report.correct.tolist()) / max(1, sum(drawn))
+    return numbers

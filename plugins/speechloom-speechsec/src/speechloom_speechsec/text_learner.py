@@ -15,7 +15,6 @@ from speechloom.protocols import Aligner, Frontend, Tokenizer
 from speechloom.spec import FrontendFacts, GeneratorFacts, TokenizerFacts
 from speechloom.training.example import Example
 from speechloom.training.learner import Batch, Item, Phase
-from speechloom.units import require_frames
 from speechloom.values import pad_stack
 from speechloom_speechsec.aligned import aligned_phones
 from speechloom_speechsec.checkpoint import THIRDS, CheckpointConfig
@@ -28,6 +27,7 @@ from speechloom_speechsec.masked_learner import (
     NetworkSettings,
     Settings,
     spec_in_registry,
+    units_in,
 )
 from speechloom_speechsec.thirds import phone_thirds
 
@@ -128,9 +128,7 @@ class SpeechSECTextLearner(MaskedLearner):
     def prepare(self, example: Example) -> Item:
         """Thirds int32 [F], units int32 [1, F]; phones int32 [N], their frames float32 [N]."""
         audio = example.load()
-        tokens = self._tokenizer.encode([audio])
-        require_frames(tokens, "training")
-        units, rate = tokens.item(0), self._units.frame_rate
+        units, rate = units_in(self._tokenizer, audio), self._units.frame_rate
         phones = aligned_phones(example, audio, self._frontend, self._aligner)
         thirds = phone_thirds(phones.ids, phones.counts(len(units), rate))
         return {
