@@ -235,7 +235,11 @@ def _write_to_stdout(data: bytes) -> None:
 def encode_audio(
     audio: Audio, suffix: str, *, subtype: str | None = None, comment: str = ""
 ) -> bytes:
-    """The bytes of an audio file; see `save_audio`."""
+    """The bytes of an audio file; see `save_audio`.
+
+    Raises:
+        UsageError: an unknown format, or one that has no such subtype.
+    """
     import soundfile
 
     if suffix not in _FORMATS:

@@ -257,7 +257,7 @@ class MelSpec(BaseModel):
         return cast("Tensor", self._scaled(mel.clamp(min=self.floor).log10() * self._unit))
 
     def expand(self, values: Tensor) -> Tensor:
-        """The inverse of `compress`, as far as nothing was clipped or floored."""
+        """The inverse of `compress`, of any shape, as far as nothing was clipped or floored."""
         if self.floor is None:
             return values
         if self.span is not None and self.onto is not None:

@@ -111,7 +111,7 @@ def kept_samples(piece: Keep, source: Audio) -> tuple[int, int]:
 
 
 def regions_of(layout: Layout, source: Audio | None, sample_rate: int) -> tuple[Region, ...]:
-    """The made stretches of the result; neighbours become one."""
+    """The made stretches of the result, in samples at `sample_rate` Hz; neighbours become one."""
     regions: list[Region] = []
     points = cut_points(layout, source, sample_rate)
     for piece, (start, end) in zip(layout.pieces, points, strict=True):

@@ -228,6 +228,9 @@ class Voice:
         vector: float32 [D].
         kind: the vector space, named by the speaker encoder that made it.
         name: for people; None for a voice taken from a recording.
+
+    Raises:
+        UsageError: the vector is empty, of another shape, or not finite.
     """
 
     vector: NDArray[np.float32]

@@ -117,7 +117,7 @@ class Streams(Protocol):
     """What a codec adds that can decode piece by piece although its context is unbounded."""
 
     def stream(self, codes: Codes, *, seconds: float = 1.0) -> Iterator[Audio]:
-        """Audio of one item, piece by piece; joined it is what ``decode`` gives."""
+        """Audio of one item, in pieces of so many seconds; joined it is what ``decode`` gives."""
         ...
 
 

@@ -63,10 +63,10 @@ def test_samples_are_of_these_settings_and_weights() -> None:
     record = json.loads((DOCS / "samples" / "samples.json").read_text())
     assert record["settings"] == samples.settings(), again
     assert set(record["samples"]) == set(samples.SAMPLES), again
-    weights = Path(starter.__file__).parent / "weights"
+    package = Path(starter.__file__).parent
     hashes = {h for files in record["weights"].values() for h in files.values()}
     assert hashes, "the record names no weights"
-    shipped = {samples.hashlib.sha256(p.read_bytes()).hexdigest() for p in weights.rglob("*.*")}
+    shipped = {samples.hashlib.sha256(p.read_bytes()).hexdigest() for p in package.rglob("*.*")}
     assert hashes <= shipped, f"the weights have changed: {again}"
 
 

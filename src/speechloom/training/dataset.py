@@ -43,7 +43,11 @@ class Dataset:
     left_out: int
 
     def item(self, index: int) -> Item:
-        """One item, from the cache, or made again when its file is gone or damaged."""
+        """One item, from the cache, or made again when its file is gone or damaged.
+
+        Raises:
+            UsageError: it cannot be read even after it was made again.
+        """
         item = self.cache.read(self.keys[index])
         if item is None:
             _prepare(self.learner, self.examples[index], self.keys[index], self.cache)

@@ -93,7 +93,7 @@ def sample_rows(
     history: Tensor | None,
     repetition_penalty: float,
 ) -> Tensor:
-    """Draw one token per row; see `api.sample_rows`."""
+    """Draw one token per row of logits [N, V], int64 [N]; see `api.sample_rows`."""
     tokens = torch.empty(logits.shape[0], dtype=torch.int64)
     draw = _Draw(
         keys=_KeyArrays.of(keys),
