@@ -92,7 +92,7 @@ class Processes:
         return {name: sum(each) / len(each) for name, each in values.items()}
 
     def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Give every process the mean gradient; those that none of them has stay None."""
+        """Give every process the mean gradient, of any shape; what none of them has stays None."""
         if self.count == 1:
             return
         has = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
