@@ -31,6 +31,10 @@ PATIENCE_SECONDS = 0.6
 FILL_LEVEL, TIMING_LEVEL = 0, 1
 """Names of the draws in filling and in finding the timing."""
 
+HEARD = 0.2
+"""Attention, summed over the steps, below which a phone was left out. One that is shorter than a
+step is on no step the best, but has its share of two."""
+
 AT_ONCE = 32
 """Sentences whose timing is found together."""
 
@@ -234,12 +238,14 @@ class Tacotron2Generator:
         for row, symbols in enumerate(lengths.tolist()):
             steps = int(walk.steps[row])
             counts = torch.bincount(path[row, :steps], minlength=symbols)
+            attention = decoded.attention[row, :steps, :symbols].cpu()
+            unheard = (counts == 0) & (attention.sum(0) < HEARD)
             yield Timing(
                 frames=[max(1, reduction * n) for n in counts.tolist()],
-                skipped=tuple(torch.nonzero(counts == 0)[:, 0].tolist()),
+                skipped=tuple(torch.nonzero(unheard)[:, 0].tolist()),
                 pushed=tuple(torch.nonzero(walk.pushed[row, :symbols])[:, 0].tolist()),
                 stopped=bool(walk.stopped[row]),
-                attention=decoded.attention[row, :steps, :symbols].cpu(),
+                attention=attention,
             )
 
     # Parts --------------------------------------------------------------------------------
