@@ -17,12 +17,14 @@ from enum import Enum
 from pathlib import Path
 
 from speechloom.discovery import installed_entry_points
-from speechloom.hooks import GROUP, Hooks
+from speechloom.hooks import GROUP as HOOKS_GROUP
+from speechloom.hooks import Hooks
 from speechloom.probe import Probe, Run, run_python
 from speechloom.records import GROUPS, PluginRecord, Status
 from speechloom.registry import Registry
 from speechloom.spec import API_VERSION
 from speechloom.suggestions import did_you_mean
+from speechloom.training.spec import GROUP as LEARNERS_GROUP
 
 __all__ = ["Finding", "Level", "examine"]
 
@@ -234,7 +236,7 @@ def _hook_plugins(hooks: Hooks) -> list[Finding]:
 
 def _strange_groups(groups: Iterable[str]) -> list[Finding]:
     """Entry points in a misspelt group are never seen, which is hard to find out."""
-    known = {*GROUPS.values(), GROUP}
+    known = {*GROUPS.values(), HOOKS_GROUP, LEARNERS_GROUP}
     return [
         Finding(
             f"entry-point group {group}",
