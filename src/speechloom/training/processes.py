@@ -68,10 +68,6 @@ class Processes:
         """Whether this one writes, prints and saves."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
-        self._accelerator.wait_for_everyone()
-
     def gathered(self, values: Sequence[T]) -> list[T]:
         """The values of all processes in one list."""
         from accelerate.utils import gather_object
@@ -123,8 +119,10 @@ class Processes:
         return total
 
     def end(self) -> None:
-        """Take leave of the other processes."""
-        self._accelerator.end_training()
+        """Wait for the other processes, and take leave of them."""
+        if self.count > 1:
+            self._accelerator.wait_for_everyone()
+            self._accelerator.end_training()
 
 
 def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -78,7 +78,7 @@ def train(
         loop = _loop(job, processes, display, interruption)
         display.legend(job.learner.watch)
         loop.run()
-        processes.wait()
+        processes.end()
     return Outcome(run, loop.step, interruption.signal)
 
 
