@@ -203,7 +203,8 @@ def test_a_table_of_voices_passes_and_must_refuse_recordings() -> None:
     assert status[refusal] == "passed"
     assert status["gives_voices"] == "skipped"
     assert status["knows_its_named_voices"] == "passed"
-    assert {one.name: one.status for one in check_plugin(Deaf(), on_fail="return")}[refusal] == "failed"
+    deaf = {one.name: one.status for one in check_plugin(Deaf(), on_fail="return")}
+    assert deaf[refusal] == "failed"
 
 
 def test_a_table_without_voices_is_none() -> None:

@@ -80,7 +80,9 @@ def canvas_of(generator: Any, phones: Phones, frames: list[int], voice: Voice | 
     from speechloom.values import Canvas
 
     ids = {one: number for number, one in enumerate(generator.spec.options["phones"])}
-    content = torch.tensor([[ids[s] for s, n in zip(phones.symbols, frames, strict=True) for _ in range(n)]])
+    content = torch.tensor(
+        [[ids[s] for s, n in zip(phones.symbols, frames, strict=True) for _ in range(n)]]
+    )
     segments = torch.tensor([[i for i, n in enumerate(frames) for _ in range(n)]])
     total = sum(frames)
     return Canvas(

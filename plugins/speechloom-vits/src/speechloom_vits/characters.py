@@ -163,7 +163,7 @@ class CharacterFrontend:
     def _word(self, text: str, start: int, lexicon: Mapping[str, Sequence[str]]) -> _Word:
         if given := _GIVEN.fullmatch(text):
             return _Word(text, start, self._checked(given[1].split(), text))
-        bare = text.strip(".,;:!?\"()").lower()
+        bare = text.strip('.,;:!?"()').lower()
         if bare in lexicon:
             return _Word(text, start, self._checked(lexicon[bare], text))
         return _Word(text, start, tuple(self._symbols(text)))

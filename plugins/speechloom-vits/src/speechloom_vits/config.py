@@ -1,4 +1,4 @@
-"""The sizes of a VITS network, from every kind of file that states them. Light: imports no torch."""
+"""The sizes of a VITS network, from every kind of file that states them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -194,9 +194,7 @@ class VitsConfig(BaseModel):
         )
 
     @classmethod
-    def from_original(
-        cls, config: Mapping[str, Any], symbols: int, source: object
-    ) -> VitsConfig:
+    def from_original(cls, config: Mapping[str, Any], symbols: int, source: object) -> VitsConfig:
         """Of the ``config.json`` of the original code (sections ``data`` and ``model``).
 
         Args:

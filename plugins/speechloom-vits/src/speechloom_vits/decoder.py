@@ -32,13 +32,13 @@ class ResidualBlock(nn.Module):
         self.convs1 = nn.ModuleList(_same(channels, kernel, dilation) for dilation in dilations)
         if double:
             self.convs2 = nn.ModuleList(_same(channels, kernel, 1) for _ in dilations)
-        self.double = double
+        self.paired = double
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Run on [B, C, T]."""
         for layer, convolve in enumerate(self.convs1):
             inner = convolve(functional.leaky_relu(hidden, self.slope))
-            if self.double:
+            if self.paired:
                 inner = self.convs2[layer](functional.leaky_relu(inner, self.slope))
             hidden = hidden + inner
         return hidden
@@ -113,9 +113,11 @@ def normalise_weights(network: nn.Module) -> None:
     """
     for module in list(network.modules()):
         if isinstance(module, (GatedStack, ResidualBlock)):
-            layers = [one for one in module.modules() if isinstance(one, nn.Conv1d)]
+            layers: list[nn.Module] = [
+                one for one in module.modules() if isinstance(one, nn.Conv1d)
+            ]
         elif isinstance(module, Decoder):
-            layers = [one for one in module.upsampler if isinstance(one, nn.ConvTranspose1d)]
+            layers = list(module.upsampler)
         else:
             continue
         for layer in layers:

@@ -45,7 +45,7 @@ class PeriodDiscriminator(nn.Module):
         """Judge samples [B, 1, T]."""
         missing = -samples.shape[-1] % self.period
         hidden = functional.pad(samples, (0, missing), mode="reflect" if missing else "constant")
-        hidden = hidden.unflatten(-1, (-1, self.period))
+        hidden = hidden.view(*samples.shape[:2], -1, self.period)
         return _judged(hidden, self.convs, self.conv_post)
 
 
@@ -68,7 +68,8 @@ class ScaleDiscriminator(nn.Module):
         ]
         self.convs = nn.ModuleList(
             weight_norm(
-                nn.Conv1d(a, b, k, s, groups=min(g, a), padding=k // 2) if a > 1
+                nn.Conv1d(a, b, k, s, groups=min(g, a), padding=k // 2)
+                if a > 1
                 else nn.Conv1d(a, b, k, s, padding=k // 2)
             )
             for a, b, k, s, g in shapes

@@ -168,10 +168,12 @@ class StochasticDurationPredictor(nn.Module):
         context = self._context(hidden, mask, condition)
         # The first spline is left out, as in the original: it was found to do nothing good here.
         values = noise
-        for flow in reversed(self.flows[2:]):
-            values = flow.inverse(values.flip(1), mask, context)
-        values = self.flows[0].inverse(values.flip(1), mask)
-        return values[:, :1]
+        first, _, *others = self.flows
+        for spline in reversed(others):
+            assert isinstance(spline, SplineCoupling)
+            values = spline.inverse(values.flip(1), mask, context)
+        assert isinstance(first, Affine)
+        return first.inverse(values.flip(1), mask)[:, :1]
 
     def loss(
         self,
@@ -279,4 +281,5 @@ class DurationPredictor(nn.Module):
     ) -> Tensor:
         """Squared error of the logarithms, [B]; arguments as in the stochastic predictor."""
         wanted = torch.log(durations + 1e-6) * mask
-        return (self(hidden, mask, condition) - wanted).square().sum((1, 2))
+        error: Tensor = self(hidden, mask, condition) - wanted
+        return error.square().sum((1, 2))

@@ -23,7 +23,7 @@ from speechloom_vits.weights import read_weights
 __all__ = ["VitsGenerator", "prior_noise", "spoken_symbols"]
 
 DURATION_SEED = 0
-"""Durations are asked for before a request's seed is known: one draw, the same for every request."""
+"""Durations are asked for before the seed of a request is known: one draw for all requests."""
 
 
 class VitsGenerator:
@@ -113,9 +113,7 @@ class VitsGenerator:
         """
         check_phones(self.spec, phones, rate, voices)
         chosen: Sequence[Voice | None] = voices or [None] * len(phones)
-        return [
-            self._frames(one, rate, voice) for one, voice in zip(phones, chosen, strict=True)
-        ]
+        return [self._frames(one, rate, voice) for one, voice in zip(phones, chosen, strict=True)]
 
     @torch.inference_mode()
     def fill(self, canvas: Canvas) -> list[Audio]:

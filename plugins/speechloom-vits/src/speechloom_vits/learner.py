@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from speechloom.errors import TextError, UsageError
+from speechloom.protocols import Frontend
 from speechloom.registry import default_registry
 from speechloom.spec import ComponentSpec, FrontendFacts
 from speechloom.training.example import Example
@@ -148,7 +149,7 @@ class VitsLearner(Learner):
 
     def __init__(self, settings: VitsSettings, *, seed: int) -> None:
         self.settings = settings
-        self.frontend = default_registry().load("frontend", settings.frontend)
+        self.frontend = cast(Frontend, default_registry().load("frontend", settings.frontend))
         facts = self.frontend.spec.facts
         assert isinstance(facts, FrontendFacts)
         self.facts = facts

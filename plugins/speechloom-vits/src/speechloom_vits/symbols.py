@@ -21,7 +21,7 @@ the later is the one that text gets."""
 
 
 def distinct(symbols: Sequence[str]) -> tuple[str, ...]:
-    """Symbols as phones: the space gets a visible name, and of two of one name the later keeps it."""
+    """Symbols as phones: the space is made visible, and of two of one name the later keeps it."""
     named = [SPACE if symbol == " " else symbol for symbol in symbols]
     last = {symbol: number for number, symbol in enumerate(named)}
     return tuple(

@@ -212,7 +212,9 @@ def _renamed_duration_flow(flows: str, number: str, part: str, rest: str) -> str
 
 
 def _renamed_separable(name: str) -> str:
-    name = name.replace(".convs_sep.", ".convs_dilated.").replace(".convs_1x1.", ".convs_pointwise.")
+    name = name.replace(".convs_sep.", ".convs_dilated.").replace(
+        ".convs_1x1.", ".convs_pointwise."
+    )
     if ".norm" in name:
         name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
     return name

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechloom.checkpoints import find_checkpoint, load_exactly, read_tensors, sha256_of
@@ -141,9 +142,7 @@ class XEGenerator:
         """
         check_phones(self.spec, phones, rate, voices)
         chosen: Sequence[Voice | None] = voices or [None] * len(phones)
-        return [
-            self._frames(one, rate, voice) for one, voice in zip(phones, chosen, strict=True)
-        ]
+        return [self._frames(one, rate, voice) for one, voice in zip(phones, chosen, strict=True)]
 
     @torch.inference_mode()
     def fill(self, canvas: Canvas) -> list[Audio]:
@@ -296,14 +295,14 @@ class XEStyle:
         """
         raise UsageError(f"no voice is called {name!r}: {self.spec.id} has none; give a recording")
 
-    def _vector(self, audio: Audio) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _vector(self, audio: Audio) -> NDArray[np.float32]:
         self._check(audio)
         mel = self._mel.compute(audio).values[0]
         repeated = mel.repeat(1, math.ceil(REFERENCE_FRAMES / mel.shape[1]))
         first = (repeated.shape[1] - REFERENCE_FRAMES) // 2
         middle = repeated[:, first : first + REFERENCE_FRAMES]
-        vector = self._encoder(middle[None].to(self._device))[0]
-        return vector.cpu().numpy()
+        vector: Tensor = self._encoder(middle[None].to(self._device))[0]
+        return np.asarray(vector.cpu().numpy(), np.float32)
 
     def _check(self, audio: Audio) -> None:
         least = self._facts.min_seconds

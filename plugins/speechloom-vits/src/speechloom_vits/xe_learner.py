@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from speechloom.checkpoints import fold_weight_norm
 from speechloom.errors import TextError, UsageError
+from speechloom.protocols import Frontend
 from speechloom.registry import default_registry
 from speechloom.spec import ComponentSpec, FrontendFacts, TokenizerFacts
 from speechloom.training.example import Example
@@ -101,8 +102,10 @@ class XETraining(nn.Module):
 
 
 class XELearner(Learner):
-    """X-E-Speech. The second stage is a recipe: it starts from the first, and freezes
-    ``voice.style_encoder``, ``voice.decoder`` and ``voice.flow_content_to_speech``.
+    """X-E-Speech: synthesis and conversion, trained together.
+
+    The second stage is a recipe: it starts from the first, and freezes ``voice.style_encoder``,
+    ``voice.decoder`` and ``voice.flow_content_to_speech``.
 
     Args:
         settings: of the recipe.
@@ -121,12 +124,11 @@ class XELearner(Learner):
         self.settings = settings
         registry = default_registry()
         self.frontends = {
-            language: registry.load("frontend", id) for language, id in settings.frontends.items()
+            language: cast(Frontend, registry.load("frontend", id))
+            for language, id in settings.frontends.items()
         }
         name = f"whisper-{Path(settings.content).name}".lower()
-        self.content = WhisperContent.from_pretrained(
-            whisper_spec_for(settings.content, id=name)
-        )
+        self.content = WhisperContent.from_pretrained(whisper_spec_for(settings.content, id=name))
         self.config = self._config(name)
         self.ids = {symbol: index for index, symbol in enumerate(self.config.symbols)}
         self.mel = self.config.sizes.mel

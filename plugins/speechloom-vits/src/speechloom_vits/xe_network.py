@@ -268,9 +268,7 @@ class XESpeech(nn.Module):
             style=style,
         )
 
-    def _text(
-        self, symbols: Tensor, mask: Tensor, spoken: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _text(self, symbols: Tensor, mask: Tensor, spoken: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The text encoder, with the language added to every symbol."""
         encoder = self.text_encoder
         embedded = encoder.embed_tokens(symbols) * encoder.scale
@@ -281,4 +279,5 @@ class XESpeech(nn.Module):
 
     def _duration_condition(self, spoken: Tensor, style: Tensor) -> Tensor:
         """Style and language together, [B, S, 1]."""
-        return style + self.duration_language(spoken)[..., None]
+        language: Tensor = self.duration_language(spoken)
+        return style + language[..., None]
