@@ -8,7 +8,8 @@ batch is, so that an item's samples do not depend on its neighbours.
 
 All are in this file, as numba's cache on disk sees changes of a function's own file only.
 """
-# mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def, no-untyped-call, call-arg"
+# mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="call-arg"
 # The types of compiled functions are numba's; their docstrings say them.
 
 from __future__ import annotations
