@@ -28,6 +28,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
+PATIENCE = 180_000
+"""Milliseconds that a page may take to load on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def visit(page: Any, address: str, name: str) -> tuple[dict[str, Any], list[str]
         lambda r: None if r.url.startswith((address, "data:", "blob:")) else wrong.append(r.url),
     )
     page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-    page.goto(address + name, wait_until="load")
+    page.goto(address + name, wait_until="load", timeout=PATIENCE)
     return page.evaluate(LOOK), wrong
 
 
@@ -169,5 +171,5 @@ def test_search_finds_public_names(address: str, browser: Any) -> None:
     for name in public_names():
         page.fill("[data-md-component=search-query]", name)
         first = page.locator(".md-search-result__item", has_text=name.strip("_")).first
-        first.wait_for(state="attached", timeout=20_000)
+        first.wait_for(state="attached", timeout=PATIENCE)
     page.close()
