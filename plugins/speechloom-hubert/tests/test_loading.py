@@ -165,7 +165,8 @@ def test_a_pickle_with_code_is_refused(checkpoint: Make, tmp_path: Path) -> None
 def test_a_broken_config_is_refused(checkpoint: Make, text: str) -> None:
     folder = checkpoint()
     (folder / "config.json").write_text(text)
-    with pytest.raises(WeightsError, match="config.json (is not JSON|is not the configuration|is not a who)"):
+    why = "config.json (is not JSON|is not the configuration|is not a who)"
+    with pytest.raises(WeightsError, match=why):
         load_encoder(folder)
 
 
