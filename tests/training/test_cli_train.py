@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from speechloom.cli import app
@@ -208,8 +207,8 @@ def test_ctrl_c_saves_says_so_and_the_same_command_goes_on(
     assert process.returncode == 128 + signal.SIGINT, errors
     last = checkpoints.steps()[-1]
     assert f"stopped and saved at step {last} in" in output
-    edited = yaml.safe_load(recipe.read_text()) | {"steps": last + 2}
-    recipe.write_text(yaml.safe_dump(edited))
+    text = recipe.read_text()
+    recipe.write_text(text.replace("steps: 100000", f"steps: {last + 2}"))
     done = command("train", recipe, "--cpu")
     assert f"going on from step {last} in" in done.stdout
     assert done.returncode == 0, done.stderr
