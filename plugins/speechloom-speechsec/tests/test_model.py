@@ -205,6 +205,7 @@ def test_config_refuses_what_cannot_be_built(wrong: dict[str, int]) -> None:
         SpeechSECConfig(**(tiny().model_dump() | wrong))
 
 
-def test_config_imports_no_torch() -> None:
-    code = "import sys, speechloom_speechsec.config; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["config", "checkpoint", "_spec"])
+def test_what_is_announced_imports_no_torch(module: str) -> None:
+    code = f"import sys, speechloom_speechsec.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
