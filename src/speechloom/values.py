@@ -490,12 +490,10 @@ class Canvas:
             value: Any = getattr(self, name)
             if value.dtype != torch.int64 or value.shape != (batch,):
                 raise UsageError(f"canvas {name} must be int64 [{batch}], but is {value}")
-        if self.content_kind is not None and self.content_kind.startswith("features:"):
+        of_features = self.content_kind is not None and self.content_kind.startswith("features:")
+        if of_features:
             self._check_features()
-            ids = ("segments",)
-        else:
-            ids = ("content", "segments")
-        for name in ids:
+        for name in ("segments",) if of_features else ("content", "segments"):
             value = getattr(self, name)
             if value is None:
                 continue
@@ -506,11 +504,9 @@ class Canvas:
                 )
         if (self.content is None) != (self.content_kind is None):
             raise UsageError("canvas content and content_kind belong together")
-        is_ids = self.content is not None and "content" in ids and self.content.numel()
-        if is_ids and int(self.content.min()) < -1:
-            raise UsageError(
-                f"canvas content ids must be -1 or more, but go from {int(self.content.min())}"
-            )
+        ids = None if of_features else self.content
+        if ids is not None and ids.numel() and int(ids.min()) < -1:
+            raise UsageError(f"canvas content ids must be -1 or more, but go from {int(ids.min())}")
         voices = self.voices
         if voices is not None and (voices.ndim != 2 or voices.shape[0] != batch):
             raise UsageError(f"canvas voices must be [{batch}, D], not {list(voices.shape)}")
