@@ -177,7 +177,7 @@ class Table(Fake):
                 sample_rate=RATE,
                 named_voices=("ann", "bob"),
                 recordings=False,
-            )
+            ),
         }
     )
 

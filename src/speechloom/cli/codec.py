@@ -16,7 +16,7 @@ from speechloom.container import load_audio, save_audio, write_atomically
 from speechloom.errors import PluginNotFound, UsageError
 from speechloom.registry import default_registry
 from speechloom.spec import CodecFacts, Kind
-from speechloom.values import Audio, Codes
+from speechloom.values import Audio, Codes, Tokens
 
 if TYPE_CHECKING:
     from speechloom.protocols import Codec, Tokenizer
@@ -107,6 +107,8 @@ def tokens(
         default_registry().load("tokenizer", _only("tokenizer", tokenizer), device=device),
     )
     result = chosen.encode([load_audio(audio)])
+    if not isinstance(result, Tokens):
+        raise UsageError(f"{chosen.spec.id} gives features, which have no ids to write")
     report: dict[str, Any] = {
         "vocabulary": result.vocabulary,
         "vocabulary_size": result.vocabulary_size,
