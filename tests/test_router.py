@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,6 +173,22 @@ def test_a_chain_with_no_bridge_is_preferred() -> None:
     chain = find_chain("convert", swapped(slow), has_voice=True)
     assert chain.spec("tokenizer") == TOKENIZER
     assert chain.bridges == ()
+
+
+def test_weights_at_hand_go_before_weights_to_fetch(tmp_path: Path) -> None:
+    there = tmp_path / "weights"
+    there.mkdir()
+    for checkpoint, chosen in (
+        ("someone/on-a-hub", CODEC.id),
+        (str(tmp_path / "missing"), CODEC.id),
+        (str(there), "a-codec"),
+        ("package:some_voice/weights", "a-codec"),
+    ):
+        first = changed(CODEC, id="a-codec").model_copy(
+            update={"options": {"checkpoint": checkpoint}}
+        )
+        chain = find_chain("convert", Pool([*FAKE_SPECS, first]), has_voice=True)
+        assert chain.spec("codec").id == chosen
 
 
 def test_another_frame_rate_of_the_units_is_bridged_and_said() -> None:

@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +22,7 @@ from speechloom.hooks import Hooks
 from speechloom.probe import Probe, Run, run_python
 from speechloom.records import GROUPS, PluginRecord, Status
 from speechloom.registry import Registry
-from speechloom.spec import API_VERSION
+from speechloom.spec import API_VERSION, Kind
 from speechloom.suggestions import did_you_mean
 from speechloom.training.spec import GROUP as LEARNERS_GROUP
 
@@ -188,16 +188,24 @@ def _plugins(registry: Registry) -> list[Finding]:
     for record in records:
         if record.status.usable:
             continue
-        given_way = record.status is Status.shadowed and (record.kind, record.id) in settled
-        level = Level.problem if record.status.problem and not given_way else Level.ok
-        findings.append(
-            Finding(f"plugin {record.full_id}", level, f"{record.status}: {record.error}")
-        )
+        detail = f"{record.status}: {record.error}"
+        findings.append(Finding(f"plugin {record.full_id}", _weight(record, settled), detail))
     if not records:
         findings.append(
             Finding("plugins", Level.warning, "none is installed", "pip install speechloom-starter")
         )
     return findings
+
+
+def _weight(record: PluginRecord, settled: Container[tuple[Kind, str]]) -> Level:
+    """How much it matters that a component cannot be used; `settled` are those that can."""
+    if not record.status.problem:
+        return Level.ok
+    if record.status is Status.shadowed and (record.kind, record.id) in settled:
+        return Level.ok
+    # One package may hold components whose extras are not all wanted.
+    is_extra = record.status is Status.missing_dependency
+    return Level.warning if is_extra else Level.problem
 
 
 def _heavy_specs(records: Iterable[PluginRecord], run: Run) -> list[Finding]:

@@ -57,8 +57,9 @@ def find_chain(
         policy: may reorder the chains that were found; the first one wins.
 
     Returns:
-        The chain with the fewest components; of these, one whose vocoder is made for its features;
-        ties go to the first ids in the alphabet.
+        A chain whose weights are at hand before one that must fetch some; of these, the one with
+        the fewest components; then one whose vocoder is made for its features; ties go to the
+        first ids in the alphabet.
 
     Raises:
         UsageError: no such task.
@@ -74,10 +75,12 @@ def find_chain(
     return chosen[0]
 
 
-def _preference(chain: Chain) -> tuple[int, int, int, tuple[str, ...]]:
+def _preference(chain: Chain) -> tuple[int, int, int, int, tuple[str, ...]]:
     specs = chain.parts.values()
+    to_fetch = sum(not spec.has_weights_at_hand for spec in specs)
     fallbacks = sum(isinstance(s.facts, VocoderFacts) and s.facts.any_mel for s in specs)
-    return len(chain.parts), len(chain.bridges), fallbacks, tuple(spec.id for spec in specs)
+    ids = tuple(spec.id for spec in specs)
+    return to_fetch, len(chain.parts), len(chain.bridges), fallbacks, ids
 
 
 def _refusal(search: _Search) -> RoutingError:

@@ -16,6 +16,7 @@ Values travel between components under a *kind*, a string of two parts:
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -364,7 +365,8 @@ class ComponentSpec(BaseModel):
         install: the command that installs it, shown when it is missing.
         homepage: where to read more.
         options: keyword arguments given to ``from_pretrained`` of the implementation, so that
-            one class can serve several components.
+            one class can serve several components. ``checkpoint`` is where its weights are, as
+            `speechloom.checkpoints.find_checkpoint` takes it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -385,6 +387,14 @@ class ComponentSpec(BaseModel):
     def kind(self) -> Kind:
         """Which protocol it implements."""
         return self.facts.kind
+
+    @property
+    def has_weights_at_hand(self) -> bool:
+        """Whether its weights come with a package or lie on this disk; others are fetched first."""
+        checkpoint = self.options.get("checkpoint")
+        if checkpoint is None or str(checkpoint).startswith("package:"):
+            return True
+        return os.path.exists(checkpoint)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -78,6 +78,7 @@ def test_a_tone_is_drawn_at_its_frequency(sine):
     assert low + (row + 0.5) / level.shape[0] * (high - low) == pytest.approx(2.0, abs=0.05)
 
 
-def test_no_window_system_is_chosen_for_the_rest_of_the_program(tmp_path, babble):
+def test_no_window_system_is_chosen_for_the_rest_of_the_program(tmp_path, babble, monkeypatch):
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     save_plot(tmp_path / "plot.png", babble(0.5))
     assert "matplotlib.pyplot" not in sys.modules

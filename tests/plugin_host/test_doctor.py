@@ -108,7 +108,6 @@ def test_every_bad_plugin_is_a_problem_and_names_itself(plugins):
     problems = {name: f.detail for name, f in findings.items() if f.level is Level.problem}
     assert set(problems) == {
         "plugin speechloom-bad:bad",
-        "plugin speechloom-needy:needy",
         "plugin speechloom-newer:newer",
         "plugin speechloom-one:twin",
         "plugin speechloom-two:twin",
@@ -116,6 +115,9 @@ def test_every_bad_plugin_is_a_problem_and_names_itself(plugins):
     }
     assert "SPEECHLOOM_PREFER" in problems["plugin speechloom-one:twin"]
     assert "99.0" in problems["plugin speechloom-newer:newer"]
+    needy = findings["plugin speechloom-needy:needy"]
+    assert needy.level is Level.warning
+    assert "no-such-dist" in needy.detail
 
 
 def test_what_the_user_settled_is_no_problem(plugins):

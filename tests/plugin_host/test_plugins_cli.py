@@ -223,8 +223,12 @@ for arguments in (["list"], ["list", "--json"], ["info", "good"], ["doctor"],
     lines = done.stdout.splitlines()
     for said in ("list 0 False", "info 0 False", "doctor 1 False", "new 0 False"):
         assert said in lines
-    for culprit in ("speechloom-bad:bad", "speechloom-needy:needy", "speechloom-newer:newer"):
-        assert any("problem" in line and culprit in line for line in lines)
+    for level, culprit in (
+        ("problem", "speechloom-bad:bad"),
+        ("warning", "speechloom-needy:needy"),
+        ("problem", "speechloom-newer:newer"),
+    ):
+        assert any(level in line and culprit in line for line in lines)
     assert any("ok  torch: " in line for line in lines)
     assert (tmp_path / "speechloom-mine" / "pyproject.toml").exists()
 
