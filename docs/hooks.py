@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import html
+import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import jupytext
 import yaml
 from latex2mathml.converter import convert
+from mkdocs.exceptions import ConfigurationError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,8 @@ FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">(?:\\\(|\\\[)(?P<tex>.*?)(?:\\\)|\\\])</(?P=tag)>',
     re.DOTALL,
 )
+# MkDocs moves pages into folders of their own, and mends the links of Markdown only.
+PLAYER = re.compile(r'(?P<player><audio [^>]*src=")(?P<path>[^":]+)')
 TUTORIALS = (
     "quickstart.md",
     "tasks/synthesize.md",
@@ -176,6 +180,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return f"{markdown}\n\n[This page as a notebook]({up}notebooks/{Path(path).stem}.ipynb)\n"
 
 
-def on_page_content(content: str, **_: Any) -> str:
-    """Turn formulas into MathML."""
-    return as_mathml(content)
+def on_page_content(content: str, page: Any, files: Files, **_: Any) -> str:
+    """Turn formulas into MathML, and let players find their files."""
+
+    def from_page(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["path"]))
+        found = files.get_file_from_path(path)
+        if found is None:
+            raise ConfigurationError(f"{source}: the player's file {path} does not exist")
+        return match["player"] + found.url_relative_to(page.file)
+
+    source = page.file.src_uri
+    return PLAYER.sub(from_page, as_mathml(content))
