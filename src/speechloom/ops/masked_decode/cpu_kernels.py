@@ -21,6 +21,8 @@ from numba import njit
 
 BLOCK = 64
 """Ids that are summed together; a row of scores is a whole number of blocks long."""
+SPAN = 16 * BLOCK
+"""Exponentials that are summed in float32; enough of them for a loop to be worth its start."""
 PROBES = 6
 """Probes of a threshold between two looks at the scores that are left."""
 HALVINGS = 24
@@ -249,27 +251,38 @@ def _drop_below(ranks, floor, weights):
 
 
 @_summed
+def _mass(weights):
+    mass = _FLOAT(0)
+    for i in range(weights.size):
+        mass += weights[i]
+    return mass
+
+
+@_exactly
 def _add_up(weights, sums):
     """Fill the sums of a row's weights by blocks; return the sum of all."""
+    # A sum is a function of a slice: inside of this loop the compiler would not make it a vector's.
     total = 0.0
     for block in range(sums.size):
-        start, mass = block * BLOCK, _FLOAT(0)
-        for i in range(start, start + BLOCK):
-            mass += weights[i]
-        sums[block] = mass
-        total += mass
+        sums[block] = _mass(weights[block * BLOCK : (block + 1) * BLOCK])
+        total += sums[block]
     return total
 
 
 @_summed
+def _mass_of_scores(scores, best):
+    mass = _FLOAT(0)
+    for i in range(scores.size):
+        mass += _exp(scores[i] - best)
+    return mass
+
+
+@_exactly
 def _partition(scores, best):
-    """Sum of exp(score - best) over a row."""
+    """Sum of exp(score - best) over a row; in float64 over long ones."""
     total = 0.0
-    for start in range(0, scores.size, BLOCK):
-        mass = _FLOAT(0)
-        for i in range(start, start + BLOCK):
-            mass += _exp(scores[i] - best)
-        total += mass
+    for start in range(0, scores.size, SPAN):
+        total += _mass_of_scores(scores[start : start + SPAN], best)
     return total
 
 
