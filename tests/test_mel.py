@@ -256,6 +256,15 @@ def test_gradients_flow_and_are_finite_in_silence(spec: MelSpec) -> None:
 # Between specs ----------------------------------------------------------------------------
 
 
+def test_what_was_computed_while_speaking_does_not_hinder_training() -> None:
+    mel = TACOTRON2.model_copy(update={"win": 1000})  # of a window that no other test has
+    with torch.inference_mode():
+        mel.of_samples(torch.rand(1, 4000))
+    samples = torch.rand(1, 4000, requires_grad=True)
+    mel.of_samples(samples).sum().backward()
+    assert samples.grad is not None
+
+
 def test_expand_undoes_compress() -> None:
     mel = torch.tensor([[[1e-3, 0.5, 3.0]]])
     for spec in PRESETS:

@@ -369,7 +369,9 @@ def _preemphasized(samples: Tensor, factor: float) -> Tensor:
 def _window(size: int, device: torch.device) -> Tensor:
     import torch
 
-    return torch.hann_window(size, dtype=torch.float64).to(device, torch.float32)
+    # It is kept: one that was made while speaking must serve training, too.
+    with torch.inference_mode(False):
+        return torch.hann_window(size, dtype=torch.float64).to(device, torch.float32)
 
 
 @lru_cache(maxsize=16)

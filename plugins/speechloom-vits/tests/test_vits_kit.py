@@ -34,6 +34,7 @@ def vits(speakers: tuple[str, ...] = (), **sizes: object) -> list[ComponentSpec]
         alphabet="kit-letters",
         languages=("en",),
         speakers=speakers,
+        sources=speakers[:1],
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the original code: every name finds its place."""
+"""Checkpoints of the original code: every name finds its place, and its voices are converted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import speechloom_vits
-from speechloom.errors import WeightsError
+from speechloom.errors import RoutingError, UsageError, WeightsError
+from speechloom.pipeline import Pipeline
+from speechloom.registry import Registry
+from speechloom.testing.inputs import made_audio
 from speechloom_vits.config import VitsConfig
+from speechloom_vits.content import POSTERIOR_SEED, VitsContent
 from speechloom_vits.generator import VitsGenerator
 from speechloom_vits.network import Vits
+from speechloom_vits.speakers import SpeakerTable
+from speechloom_vits.spectrum import linear_spectrum
 from speechloom_vits.weights import read_original
 
 MODEL = {
@@ -178,3 +185,60 @@ def test_other_symbols_must_be_named(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="no checkpoint of the original VITS"):
         speechloom_vits.specs_for(path, id="old")
+
+
+def registered(path: Path, *sources: str) -> Registry:
+    generator, table, *readers = speechloom_vits.specs_for(path, id="old", sources=sources)[:-1]
+    registry = Registry()
+    registry.register(VitsGenerator.from_pretrained(generator))
+    registry.register(SpeakerTable.from_pretrained(table))
+    for reader in readers:
+        registry.register(VitsContent.from_pretrained(reader))
+    return registry
+
+
+def test_a_recording_of_one_speaker_becomes_another(tmp_path: Path) -> None:
+    path, net = written(tmp_path)
+    pipeline = Pipeline(registry=registered(path, "1"), parts={"generator": "old"})
+    recording = made_audio(4_000, 8_000)
+    converted = pipeline.convert(recording, voice="2", seed=0)
+
+    # As the original does it: out of the posterior with one speaker, back in with the other.
+    draw = np.random.default_rng(POSTERIOR_SEED).standard_normal((500, 8), np.float32)
+    one, two = (net.embed_speaker.weight[number][None, :, None] for number in (1, 2))
+    with torch.no_grad():
+        spectrum = linear_spectrum(recording.tensor(), 32, 8)
+        mean, log_deviation = net.posterior_encoder(spectrum, torch.ones(1, 1, 500), one)
+        latent = mean + torch.from_numpy(draw.T[None].copy()) * log_deviation.exp()
+        said = net.flow(latent, torch.ones(1, 1, 500), one)
+        moved = net.flow(said, torch.ones(1, 1, 500), two, inverse=True)
+        wanted = net.decoder(moved, two)[0].numpy()
+    assert np.abs(wanted).max() > 0.01
+    inner = slice(400, -400)  # the ends are faded
+    assert np.abs(converted.audio.samples - wanted)[:, inner].max() < 1e-5
+    other = pipeline.convert(recording, voice="0", seed=0)
+    assert np.abs(other.audio.samples - wanted).max() > 1e-3
+
+
+def test_the_speaker_of_a_recording_must_be_known(tmp_path: Path) -> None:
+    path, _ = written(tmp_path)
+    with pytest.raises(UsageError, match="no speaker 7.*speakers are 0, 1, 2"):
+        speechloom_vits.specs_for(path, id="old", sources=("7",))
+    pipeline = Pipeline(registry=registered(path), parts={"generator": "old"})
+    with pytest.raises(RoutingError, match="features:old-content"):
+        pipeline.convert(made_audio(4_000, 8_000), voice="2")
+    several = Pipeline(
+        registry=registered(path, "0", "1"), parts={"generator": "old", "tokenizer": "old-from-1"}
+    )
+    only = Pipeline(registry=registered(path, "1"), parts={"generator": "old"})
+    pair = [one.convert(made_audio(4_000, 8_000), voice="2", seed=0) for one in (several, only)]
+    assert np.array_equal(pair[0].audio.samples, pair[1].audio.samples)
+
+
+def test_a_checkpoint_without_a_posterior_encoder_reads_no_recordings(tmp_path: Path) -> None:
+    path, net = written(tmp_path)
+    kept = {name: value for name, value in as_original(net).items() if "enc_q" not in name}
+    torch.save({"model": kept}, path)
+    reader = speechloom_vits.specs_for(path, id="old", sources=("1",))[2]
+    with pytest.raises(WeightsError, match="no posterior encoder"):
+        VitsContent.from_pretrained(reader)

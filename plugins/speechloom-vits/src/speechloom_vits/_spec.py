@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speechloom.errors import UsageError
-from speechloom.spec import ComponentSpec, FrontendFacts, GeneratorFacts, SpeakerEncoderFacts
+from speechloom.spec import (
+    ComponentSpec,
+    FrontendFacts,
+    GeneratorFacts,
+    SpeakerEncoderFacts,
+    TokenizerFacts,
+)
 from speechloom.training.spec import LearnerSpec
 from speechloom_vits.config import VitsConfig
 
@@ -34,6 +41,7 @@ def specs_of_config(
     alphabet: str,
     languages: Sequence[str],
     speakers: Sequence[str] = (),
+    sources: Sequence[str] = (),
     revision: str | None = None,
     sha256: Mapping[str, str] | None = None,
     weights_license: str | None = None,
@@ -50,14 +58,25 @@ def specs_of_config(
         alphabet: name of the phone set.
         languages: BCP 47 codes.
         speakers: names of the voices; empty where there is one.
+        sources: those of them whose recordings are to be converted.
         revision: branch, tag or commit of a hub id.
         sha256: promised hash by file name.
         weights_license: SPDX id, or a sentence.
         install: the command that installs it.
 
     Returns:
-        The generator; and where there are several speakers, the table of their voices.
+        The generator; where there are several speakers, the table of their voices; and for each
+        source, the tokenizer that reads its recordings.
+
+    Raises:
+        UsageError: a source is none of the speakers.
     """
+    unknown = sorted(set(sources) - set(speakers))
+    if unknown:
+        raise UsageError(
+            f"{id} has no speaker {', '.join(unknown)} whose recordings it could read; its "
+            f"speakers are {', '.join(speakers) or 'one without a name'}"
+        )
     voice = f"{id}-speakers" if speakers else None
     shared: dict[str, Any] = {
         "license": "Apache-2.0",
@@ -78,8 +97,9 @@ def specs_of_config(
         id=id,
         implementation="speechloom_vits.generator:VitsGenerator",
         facts=GeneratorFacts(
-            tasks=("synthesize",),
-            content=(f"phones:{alphabet}",),
+            tasks=("synthesize", "convert") if speakers else ("synthesize",),
+            content=(f"phones:{alphabet}", *([f"features:{id}-content"] if speakers else [])),
+            content_size=config.latent_size if speakers else None,
             gives="audio",
             sample_rate=config.sample_rate,
             frame_rate=config.frame_rate,
@@ -108,7 +128,27 @@ def specs_of_config(
         summary=f"The {len(speakers)} voices that {id} was trained on"[:120],
         **shared,
     )
-    return [generator, table]
+    readers = [_reader(config, id, list(speakers).index(name), name, shared) for name in sources]
+    return [generator, table, *readers]
+
+
+def _reader(
+    config: VitsConfig, id: str, number: int, name: str, shared: Mapping[str, Any]
+) -> ComponentSpec:
+    """The tokenizer of one speaker's recordings."""
+    return ComponentSpec(
+        id=f"{id}-from-{re.sub(r'[^a-z0-9._-]+', '-', name.lower())}",
+        implementation="speechloom_vits.content:VitsContent",
+        facts=TokenizerFacts(
+            vocabulary=f"{id}-content",
+            vocabulary_size=config.latent_size,
+            sample_rate=config.sample_rate,
+            frame_rate=config.frame_rate,
+            form="features",
+        ),
+        summary=f"What {name} says in a recording, for {id}"[:120],
+        **{**shared, "options": {**shared["options"], "source": number}},
+    )
 
 
 def specs_for(
@@ -118,6 +158,7 @@ def specs_for(
     languages: Sequence[str] = (),
     symbols: Sequence[str] = (),
     speakers: Sequence[str] = (),
+    sources: Sequence[str] = (),
     noise_scale: float | None = None,
     duration_noise_scale: float | None = None,
     length_scale: float | None = None,
@@ -135,6 +176,8 @@ def specs_for(
         symbols: of the text in the order of their ids, for a ``.pth`` that was trained on others
             than the original's 178.
         speakers: names of the voices; ``0``, ``1``, ... when not given.
+        sources: those of them whose recordings are to be converted: the network must be told who
+            speaks.
         noise_scale: of what is drawn for the frames; the checkpoint's own when not given.
         duration_noise_scale: of what is drawn for durations, likewise.
         length_scale: every duration is multiplied by it, likewise.
@@ -143,11 +186,13 @@ def specs_for(
         weights_license: SPDX id, or a sentence; MMS voices are CC-BY-NC-4.0.
 
     Returns:
-        The generator and its front end, and where there are several speakers the table of their
-        voices. An export that reads the phones of another plugin has no front end of its own.
+        The generator and its front end; where there are several speakers the table of their
+        voices, and for each source the tokenizer that reads its recordings. An export that reads
+        the phones of another plugin has no front end of its own.
 
     Raises:
         WeightsError: the checkpoint cannot be found, or is of another model.
+        UsageError: too few names, or a source that is none of them.
     """
     from speechloom_vits.alphabets import read_text_side
 
@@ -175,6 +220,7 @@ def specs_for(
         "alphabet": alphabet,
         "languages": spoken,
         "speakers": names if config.speakers > 1 else (),
+        "sources": sources,
         "revision": revision,
         "sha256": sha256,
         "weights_license": weights_license,

@@ -17,6 +17,7 @@ from speechloom_vits.config import VitsConfig
 __all__ = ["FORMAT", "OwnConfig", "write_checkpoint"]
 
 FORMAT = "speechloom-vits-1"
+"""Says in the metadata of a file whose layout it has."""
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 

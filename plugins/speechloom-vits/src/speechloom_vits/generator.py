@@ -1,4 +1,4 @@
-"""VITS as a generator: phones to speech, in the voice of its training or of a table."""
+"""VITS as a generator: phones or a recording's content to speech, in a voice of its training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DURATION_SEED = 0
 
 
 class VitsGenerator:
-    """VITS (Kim et al. 2021, arXiv:2106.06103).
+    """VITS (Kim et al. 2021, arXiv:2106.06103): says phones, or again what `VitsContent` heard.
 
     Items are spoken one after the other, so that a batch is what its items are alone. What is drawn
     for a frame depends on the seed, the item and the frame; the canvas's temperature scales it.
@@ -161,6 +161,20 @@ class VitsGenerator:
 
     def _samples(self, canvas: Canvas, row: int) -> Tensor:
         """Samples [1, T] of one item."""
+        speaker = self._speaker(None if canvas.voices is None else canvas.voices[row])
+        assert canvas.content_kind is not None
+        heard = canvas.content_kind.startswith("features:")
+        latent = (self._heard if heard else self._said)(canvas, row, speaker)
+        return self._decoder(latent, speaker)[0]
+
+    def _heard(self, canvas: Canvas, row: int, speaker: Tensor | None) -> Tensor:
+        """The latent [1, L, F] of what `VitsContent` read off a recording."""
+        assert canvas.content is not None
+        content = canvas.content[row, :, : int(canvas.lengths[row])][None].to(self._device)
+        return self._network.latent_of_content(content, speaker)
+
+    def _said(self, canvas: Canvas, row: int, speaker: Tensor | None) -> Tensor:
+        """The latent [1, L, F] of phones in their timing."""
         length = int(canvas.lengths[row])
         assert canvas.content is not None
         segments = canvas.content if canvas.segments is None else canvas.segments
@@ -169,14 +183,12 @@ class VitsGenerator:
         )
         config = self._network.config
         noise = prior_noise(canvas, row, config.latent_size).to(self._device)
-        speaker = self._speaker(None if canvas.voices is None else canvas.voices[row])
-        latent = self._network.latent_of_text(
+        return self._network.latent_of_text(
             symbols[None].to(self._device),
             frames.to(self._device),
             noise * (config.noise_scale * canvas.temperature),
             speaker,
         )
-        return self._decoder(latent, speaker)[0]
 
     def _speaker(self, vector: Tensor | None) -> Tensor | None:
         """A speaker vector [1, S, 1]; the first of the table where none is given."""

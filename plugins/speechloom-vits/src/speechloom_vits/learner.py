@@ -311,6 +311,7 @@ class VitsLearner(Learner):
             alphabet=self.facts.alphabet,
             languages=self.facts.languages,
             speakers=self.settings.speakers,
+            sources=self.settings.speakers,
             weights_license=target.weights_license,
             install=target.install,
         )

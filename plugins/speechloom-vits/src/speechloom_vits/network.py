@@ -136,8 +136,20 @@ class Vits(nn.Module):
         mean, log_deviation = (
             stats.repeat_interleave(frames, dim=2) for stats in (mean, log_deviation)
         )
-        drawn = mean + noise * torch.exp(log_deviation)
-        latent: Tensor = self.flow(drawn, torch.ones_like(drawn[:, :1]), speaker, inverse=True)
+        return self.latent_of_content(mean + noise * torch.exp(log_deviation), speaker)
+
+    def latent_of_content(self, prior_latent: Tensor, speaker: Tensor | None) -> Tensor:
+        """The latent that the decoder plays, of what is said without the speaker.
+
+        Args:
+            prior_latent: float32 [1, L, F].
+            speaker: float32 [1, S, 1], of the one who is to speak, or None.
+
+        Returns:
+            float32 [1, L, F].
+        """
+        mask = torch.ones_like(prior_latent[:, :1])
+        latent: Tensor = self.flow(prior_latent, mask, speaker, inverse=True)
         return latent
 
     def prior_latent_of_speech(

@@ -19,11 +19,10 @@ _N = TypeVar("_N", bound=nn.Module)
 
 
 def tiny_config(config: VitsConfig) -> VitsConfig:
-    """The smallest network of the same interface."""
+    """The smallest network of the same interface; the latent is part of it."""
     rates = config.decoder.rates
     decoder = config.decoder.model_copy(
         update={
-            "latent_size": 4,
             "channels": 2 ** (len(rates) + 1),
             "block_kernels": (3,),
             "block_dilations": ((1, 3),),
@@ -32,7 +31,6 @@ def tiny_config(config: VitsConfig) -> VitsConfig:
     return config.model_copy(
         update={
             "hidden": 8,
-            "latent_size": 4,
             "text_layers": 1,
             "feed_forward": 8,
             "posterior_layers": 1,
