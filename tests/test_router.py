@@ -135,6 +135,24 @@ def test_convert_takes_its_content_from_the_recording() -> None:
     assert ids(chain) == {**CODES_CHAIN, "tokenizer": "fake-tokenizer"}
 
 
+def test_a_transcript_is_used_by_a_generator_that_could_do_without() -> None:
+    both = changed(
+        FEATURE_GENERATOR,
+        tasks=("synthesize", "convert"),
+        content=("phones:letters", "tokens:fake-units"),
+    )
+    wanted: dict[Role, str] = {"generator": both.id}
+    told = find_chain("convert", swapped(both), wanted=wanted)
+    heard = find_chain("convert", swapped(both), wanted=wanted, has_text=False)
+    assert "aligner" in told
+    assert "tokenizer" not in told
+    assert "tokenizer" in heard
+    assert "aligner" not in heard
+    # Nothing finds the words in the recording: it is read after all.
+    unaligned = Pool([spec for spec in swapped(both)._specs if spec.kind != "aligner"])
+    assert "tokenizer" in find_chain("convert", unaligned, wanted=wanted)
+
+
 def test_links_stand_in_the_order_of_the_data() -> None:
     chain = find_chain("edit", Pool(FAKE_SPECS))
     roles = [link.role for link in chain.links]
@@ -183,6 +201,8 @@ def test_weights_at_hand_go_before_weights_to_fetch(tmp_path: Path) -> None:
         (str(tmp_path / "missing"), CODEC.id),
         (str(there), "a-codec"),
         ("package:some_voice/weights", "a-codec"),
+        (0, CODEC.id),  # what only the component understands harms nobody's search
+        ({"weights": str(there)}, CODEC.id),
     ):
         first = changed(CODEC, id="a-codec").model_copy(
             update={"options": {"checkpoint": checkpoint}}

@@ -271,9 +271,11 @@ class _Search:
         self, chain: Chain, spec: ComponentSpec, facts: GeneratorFacts
     ) -> Iterator[Chain]:
         if any(kind.startswith("phones:") for kind in facts.content):
-            yield from self._content_of_transcript(chain, spec, facts)
-        if all(kind.startswith("phones:") for kind in facts.content):
-            return
+            said = list(self._content_of_transcript(chain, spec, facts))
+            yield from said
+            # A transcript was not given to be ignored.
+            if said or all(kind.startswith("phones:") for kind in facts.content):
+                return
         roles: tuple[Role, ...] = ("frontend", "aligner", "content_generator")
         if self._unused(roles, spec, "takes its content from the recording"):
             return

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from speechloom.spec import ComponentSpec
 from speechloom.testing import check_plugin
 from speechloom.testing.inputs import Inputs
 from speechloom_vits._spec import specs_of_config
-from speechloom_vits._xe_spec import IPA_ENGLISH, PINYIN, x_e_specs_of_config
+from speechloom_vits._xe_spec import (
+    IPA_ENGLISH,
+    PINYIN,
+    whisper_spec_for,
+    x_e_specs_of_config,
+)
 from speechloom_vits.config import DecoderConfig, VitsConfig
 from speechloom_vits.xe_config import Alphabet, XEConfig, XESizes
 
@@ -70,6 +78,13 @@ INPUTS = Inputs(
 )
 def test_conforms(spec: ComponentSpec) -> None:
     check_plugin(spec, inputs=INPUTS)
+
+
+def test_whisper_conforms(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    config = {"model_type": "whisper", "d_model": 8, "max_source_positions": 1500}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    check_plugin(whisper_spec_for(tmp_path, id="whisper-kit"), inputs=INPUTS)
 
 
 def test_pinyin_conforms() -> None:

@@ -64,11 +64,10 @@ def save(folder: Path, config: Any, **tokenizer: Any) -> Any:
 @contextmanager
 def noise_of(monkeypatch: pytest.MonkeyPatch, canvas: Any, size: int) -> Iterator[None]:
     """Transformers draws what the generator draws."""
-    from speechloom_vits.generator import DURATION_SEED, prior_noise
+    from speechloom_vits.generator import duration_noise, prior_noise
 
     def durations(*shape: int) -> torch.Tensor:
-        draw = np.random.default_rng(DURATION_SEED).standard_normal((shape[2], 2), np.float32)
-        return torch.from_numpy(draw.T[None].copy())
+        return duration_noise(shape[2], 0)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "randn", durations)
