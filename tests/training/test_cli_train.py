@@ -49,6 +49,15 @@ def test_train_shows_what_is_normal_and_where_the_run_is(write_recipe: WriteReci
     assert list((recipe.parent / "runs" / "recipe" / "tensorboard").iterdir())
 
 
+def test_export_says_how_to_install_what_it_wrote(write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe(steps=1)
+    invoke("train", recipe, "--cpu")
+    folder = recipe.parent / "out of here"
+    run = recipe.parent / "runs" / "recipe"
+    report = invoke("export", run, folder, "--name", "speechloom-mine")
+    assert f"`pip install '{folder.resolve()}'` installs them" in report
+
+
 def test_train_needs_a_recipe() -> None:
     with pytest.raises(UsageError, match="give a recipe, or --list"):
         invoke("train")
@@ -67,7 +76,7 @@ def test_an_export_is_a_package_whose_component_loads(write_recipe: WriteRecipe)
     card = (folder / "README.md").read_text()
     for said in ("Twelve tones.", "| licence of the data | CC0-1.0 |", "| steps | 3 (seed 0",
                  "12 examples, 504 frames, 2 named speakers (en)", "moving average, decay 0.9",
-                 "| train | loss |", "Weights: CC0-1.0"):  # fmt: skip
+                 "| train | loss |", "Weights: CC0-1.0", "## Whose voice"):  # fmt: skip
         assert said in card
     record = json.loads((folder / "src" / "speechloom_mine" / "provenance.json").read_text())
     assert list(record["weights"]) == ["weights/recipe/voice.safetensors"]

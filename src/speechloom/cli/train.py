@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -119,4 +120,6 @@ def export(
         return
     for spec in specs:
         typer.echo(f"{spec.kind} {spec.id}")
-    typer.echo(f"`pip install {folder}` installs them; the model card is {folder / 'README.md'}")
+    # With its whole path: pip would look up a bare name on the package index.
+    install = shlex.join(["pip", "install", str(folder.resolve())])
+    typer.echo(f"`{install}` installs them; complete the model card, {folder / 'README.md'}")

@@ -280,7 +280,7 @@ def _losses(numbers: Mapping[str, Mapping[str, float]]) -> str:
     ]
     if not rows:
         return ""
-    return "\n".join(["| data | number | at the end |", "|---|---|---|", *rows, ""])
+    return "\n".join(["| data | number | at the end |", "|---|---|---|", *rows, "", ""])
 
 
 def _provenance(package: _Package, exported: Sequence[_Exported]) -> str:
