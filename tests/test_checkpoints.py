@@ -18,7 +18,10 @@ from torch import nn
 from speechloom.checkpoints import (
     find_checkpoint,
     fold_weight_norm,
+    is_at_hand,
+    lasting_location,
     load_exactly,
+    local_path,
     pinned_files,
     read_checkpoint,
     read_tensors,
@@ -50,6 +53,63 @@ def test_a_folder_gives_the_files_in_the_order_asked(folder: Path) -> None:
     found = find_checkpoint(folder, ["config.json", ("model.safetensors", "weights.pth")])
     assert list(found) == ["config.json", "weights.pth"]
     assert found["weights.pth"] == folder / "weights.pth"
+
+
+def test_a_location_is_what_is_here_or_a_hub_id(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "someone" / "on-a-hub").mkdir(parents=True)
+    assert local_path("weights.pth") == Path("weights.pth")
+    assert local_path("someone/on-a-hub") == Path("someone/on-a-hub")  # what is here goes first
+    assert local_path("someone/else") is None
+    with pytest.raises(WeightsError, match="does not exist; give a folder, a file or a hub id"):
+        local_path("~nobody-of-that-name/weights")
+
+
+def test_a_lasting_location_holds_from_any_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    here = lasting_location("weights.pth")
+    monkeypatch.chdir("/")
+    assert local_path(here) == (folder / "weights.pth").resolve()
+    assert lasting_location("someone/on-a-hub") == "someone/on-a-hub"
+    assert lasting_location(folder / "missing") == str(folder / "missing")
+
+
+def test_at_hand_is_what_lies_on_this_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    for location in (folder, str(folder / "weights.pth"), "package:some_voice/weights"):
+        assert is_at_hand(location)
+    unknown = ("someone/on-a-hub", folder / "missing", "https://here/weights", "~nobody/weights")
+    for other in (*unknown, 0, 1.5, {"weights": "here"}, ["here"], b"here"):
+        assert not is_at_hand(other)
+
+
+def test_a_hub_id_is_at_hand_when_its_weights_are_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--someone--on-a-hub" / "snapshots" / "c0ffee"
+    (snapshot / "inside").mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert not is_at_hand("someone/on-a-hub")  # its configuration alone plays nothing
+    (snapshot / "inside" / "weights.pth").write_bytes(b"")
+    assert is_at_hand("someone/on-a-hub")
+    assert not is_at_hand("someone/else")
+
+
+@pytest.mark.parametrize("name", ["a..b/c", "a--b/c", "a/b.git", "a/" + "b" * 120])
+def test_ids_that_no_hub_has_are_refused(name: str, no_network: list[str]) -> None:
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(WeightsError, match="does not exist here, and the hub has no such ids"):
+        find_checkpoint(name, ["config.json"])
+    with pytest.raises(WeightsError, match="the hub has no such ids"):
+        pinned_files(name, sha256={"config.json": "00"})
+    assert not is_at_hand(name)
 
 
 def test_the_first_alternative_that_exists_is_taken(folder: Path) -> None:

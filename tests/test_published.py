@@ -12,6 +12,7 @@ from speechloom.errors import UsageError, WeightsError
 from speechloom.published import (
     PublicCheckpoint,
     PublishedCodec,
+    buildable,
     check_promises,
     checkpoint_options,
     read_json,
@@ -49,6 +50,19 @@ def test_a_file_stands_for_the_weights(folder: Path) -> None:
     assert PublicCheckpoint(folder / "model.safetensors", NAMES).config() == {"model_type": "mine"}
 
 
+def test_a_file_of_the_original_may_lie_in_a_package(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = folder / "some_voice"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "weights.pth").write_bytes(b"pickle")
+    monkeypatch.syspath_prepend(folder)
+    found = PublicCheckpoint("package:some_voice", NAMES)
+    assert found.weights() == package / "weights.pth"
+    assert found.config() is None
+
+
 def test_pins_are_checked_and_missing_files_named(folder: Path) -> None:
     pinned = PublicCheckpoint(folder, NAMES, sha256={"model.safetensors": "0" * 64})
     with pytest.raises(WeightsError, match="should have SHA-256 0000"):
@@ -72,6 +86,15 @@ def test_options_are_plain_data() -> None:
     options = checkpoint_options(Path("here"), revision=None, sha256={"a": "b"}, layer=6)
     assert options == {"checkpoint": "here", "revision": None, "sha256": {"a": "b"}, "layer": 6}
     assert checkpoint_options("me/mine", revision="v1", sha256=None)["sha256"] is None
+
+
+def test_whatever_a_constructor_raises_is_one_error() -> None:
+    with buildable("here"):
+        pass
+    for error in (RuntimeError("no memory\nat 0x1"), KeyError("gelu"), ZeroDivisionError()):
+        with pytest.raises(WeightsError, match="no network can be built of the sizes in here"):
+            with buildable("here"):
+                raise error
 
 
 def test_promises_are_kept_or_named() -> None:
@@ -100,10 +123,21 @@ def test_codes_levels_and_streams_are_refused_with_the_fact_at_fault() -> None:
             codec.check_codes(value)
     with pytest.raises(UsageError, match="one item can be streamed at a time, not 2"):
         codec.check_single(codes_for(facts, [3, 4]))
+    with pytest.raises(UsageError, match=r"no frames: the items have \[3, 0\] frames"):
+        codec.check_playable(codes_for(facts, [3, 0]))
     for level in (-1, 8):
         with pytest.raises(UsageError, match=f"has levels 0 to 7, not {level}"):
             codec.check_level(level)
     assert codec.weights == {"a": "b"}
+
+
+def test_nothing_to_encode_is_refused() -> None:
+    assert isinstance(CODEC.facts, CodecFacts)
+    assert isinstance(TOKENIZER.facts, TokenizerFacts)
+    with pytest.raises(UsageError, match="there is no audio to encode"):
+        stacked_codes([], CODEC.facts)
+    with pytest.raises(UsageError, match="there is no audio to encode"):
+        stacked_tokens([], TOKENIZER.facts)
 
 
 def test_rows_of_different_lengths_by_hand() -> None:

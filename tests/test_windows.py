@@ -16,7 +16,13 @@ from speechloom.errors import UsageError
 from speechloom.testing.canvases import codes_for
 from speechloom.testing.fakes import FakeCodec
 from speechloom.values import Audio, Codes, joined, samples_at
-from speechloom.windows import Window, over_windows, plan_windows, stream_decode
+from speechloom.windows import (
+    Window,
+    frames_at_once,
+    over_windows,
+    plan_windows,
+    stream_decode,
+)
 
 
 def test_a_known_plan() -> None:
@@ -80,6 +86,15 @@ def test_a_bounded_network_gives_the_same_in_windows(
             assert torch.equal(torch.cat(pieces), run(values))
         elif steps > window + 1:
             assert not torch.equal(torch.cat(pieces), run(values))
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+def test_pieces_of_senseless_length_are_refused(seconds: float) -> None:
+    with pytest.raises(UsageError, match="seconds must be a number above 0"):
+        frames_at_once(seconds, Fraction(50))
+    codec = FakeCodec()
+    with pytest.raises(UsageError, match="seconds must be a number above 0"):
+        next(stream_decode(codec, codes_for(codec.spec.facts, [57]), seconds=seconds))
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.1, 0.33, 10.0])

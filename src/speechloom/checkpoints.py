@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 __all__ = [
     "find_checkpoint",
     "fold_weight_norm",
+    "is_at_hand",
+    "lasting_location",
     "load_exactly",
+    "local_path",
     "pinned_files",
     "read_checkpoint",
     "read_tensors",
     "sha256_of",
+    "tensors_in",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -73,13 +77,13 @@ def find_checkpoint(
             registry reports it as `BackendUnavailable`.
     """
     wanted = [(entry,) if isinstance(entry, str) else entry for entry in names]
-    local = _local(location)
+    local = local_path(location)
     if local is None:
         found = [_from_hub(str(location), entry, revision) for entry in wanted]
     elif revision is not None:
         raise WeightsError(
             f"revision {revision!r} was given for the local checkpoint {local}, which has none; "
-            "leave it out, or name a hub id"
+            "leave it out, or, where a hub id is meant, work in a folder without one of that name"
         )
     else:
         found = _from_disk(local, wanted)
@@ -105,7 +109,7 @@ def pinned_files(
     Returns:
         Where each is, or would be, by file name.
     """
-    local = _local(location)
+    local = local_path(location)
     files = {}
     for name, digest in (sha256 or {}).items():
         if local is None:
@@ -125,23 +129,62 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _local(location: str | os.PathLike[str]) -> Path | None:
+def local_path(location: str | os.PathLike[str]) -> Path | None:
     """The local path that a location names; None when it can only be a hub id.
+
+    What exists here goes first: a hub id whose name a file or a folder bears is that.
 
     Raises:
         WeightsError: it is neither.
     """
     if isinstance(location, str) and location.startswith(_IN_PACKAGE):
         return _from_package(location)
-    path = Path(location).expanduser()
+    path = _expanded(location)
     if path.exists():
         return path
-    if isinstance(location, str) and _HUB_ID.fullmatch(location):
+    if _is_hub_id(location):
         return None
     raise WeightsError(
         f"the checkpoint {os.fspath(location)} does not exist; give a folder, a file or a hub id "
         "such as owner/name"
     )
+
+
+def lasting_location(location: str | os.PathLike[str]) -> str:
+    """A location that holds from any working directory: what is here with its whole path."""
+    path = _expanded(location)
+    return str(path.resolve()) if path.exists() else os.fspath(location)
+
+
+def is_at_hand(location: object) -> bool:
+    """Whether a checkpoint can be had without a network, as far as its location tells.
+
+    Args:
+        location: as `find_checkpoint` takes it. Anything else, an address or a number, is
+            something that only its component understands: it counts as not at hand.
+    """
+    if not isinstance(location, (str, os.PathLike)):
+        return False
+    if isinstance(location, str) and location.startswith(_IN_PACKAGE):
+        return True
+    return _expanded(location).exists() or (_is_hub_id(location) and _is_cached(str(location)))
+
+
+def _expanded(location: str | os.PathLike[str]) -> Path:
+    # Unlike Path.expanduser this leaves a user who does not exist as it is.
+    return Path(os.path.expanduser(location))
+
+
+def _is_hub_id(location: str | os.PathLike[str]) -> bool:
+    return isinstance(location, str) and _HUB_ID.fullmatch(location) is not None
+
+
+def _is_cached(repository: str) -> bool:
+    """Whether weights of a hub repository are in the cache, of whatever revision."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return False
+    files = _cache_folder(repository).glob("snapshots/*/**/*")
+    return any(path.is_file() and path.suffix != ".json" for path in files)
 
 
 def _from_package(location: str) -> Path:
@@ -203,8 +246,15 @@ def _named(repository: str, revision: str | None) -> str:
 
 def _cached(repository: str, name: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    path = try_to_load_from_cache(repository, name, revision=revision)
+    try:
+        path = try_to_load_from_cache(repository, name, revision=revision)
+    except HFValidationError as error:
+        raise WeightsError(
+            f"the checkpoint {repository} does not exist here, and the hub has no such ids "
+            f"({error}); give a folder, a file or a hub id such as owner/name"
+        ) from error
     return Path(path) if isinstance(path, str) else None
 
 
@@ -220,7 +270,6 @@ def _downloaded(repository: str, name: str, revision: str | None) -> Path | None
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -241,7 +290,7 @@ def _downloaded(repository: str, name: str, revision: str | None) -> Path | None
             f"the hub has no {_named(repository, revision)}, or not for you; check the name, or "
             "log in with `hf auth login` where it is gated"
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, OSError) as error:
         raise WeightsError(
             f"{name} of {_named(repository, revision)} could not be downloaded "
             f"({type(error).__name__}: {error}); try again, or give the path of a local copy"
@@ -297,19 +346,31 @@ def read_tensors(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
     Raises:
         WeightsError: as `read_checkpoint`, or the file holds something else beside tensors.
     """
+    return tensors_in(read_checkpoint(path, allow_pickle=allow_pickle), path)
+
+
+def tensors_in(content: object, source: object) -> dict[str, Tensor]:
+    """The tensors by name that a checkpoint, or an entry of one, consists of.
+
+    Args:
+        content: of the file or the entry.
+        source: where it comes from, for the message.
+
+    Raises:
+        WeightsError: it is something else, or holds something else beside tensors.
+    """
     import torch
 
-    content = read_checkpoint(path, allow_pickle=allow_pickle)
     if not isinstance(content, Mapping):
         raise WeightsError(
-            f"{path} holds a {type(content).__name__}, but tensors by name are expected; give a "
+            f"{source} holds a {type(content).__name__}, but tensors by name are expected; give a "
             "state dict"
         )
     others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise WeightsError(
-            f"{path} should hold tensors by name, but holds {_listed(others)} that are none; give "
-            "a state dict"
+            f"{source} should hold tensors by name, but holds {_listed(others)} that are none; "
+            "give a state dict"
         )
     return {str(key): value for key, value in content.items()}
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechloom.checkpoints import find_checkpoint, pinned_files
+from speechloom.checkpoints import find_checkpoint, local_path, pinned_files
 from speechloom.errors import UsageError, WeightsError
 from speechloom.protocols import WeightFile
 from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
@@ -30,6 +31,7 @@ __all__ = [
     "PublicCheckpoint",
     "PublishedCodec",
     "PublishedComponent",
+    "buildable",
     "check_promises",
     "checkpoint_options",
     "read_json",
@@ -118,7 +120,7 @@ class PublicCheckpoint:
         Raises:
             WeightsError: it cannot be found or read.
         """
-        if not Path(self.location).expanduser().exists():
+        if local_path(self.location) is None:
             return read_json(self._find(self.location, (CONFIG_FILE,), self.revision))
         weights = self.weights()
         if weights.suffix not in _TRANSFORMERS:
@@ -130,6 +132,26 @@ class PublicCheckpoint:
     ) -> Path:
         (path,) = find_checkpoint(location, [names], revision=revision, sha256=self.sha256).values()
         return path
+
+
+@contextmanager
+def buildable(source: object) -> Iterator[None]:
+    """Refuse sizes of which no network can be built, around what builds it.
+
+    Args:
+        source: of the sizes, for the message.
+
+    Raises:
+        WeightsError: whatever was raised, in one line.
+    """
+    try:
+        yield
+    except Exception as error:  # torch and transformers raise almost anything
+        why = str(error).strip().splitlines() or ["no reason given"]
+        raise WeightsError(
+            f"no network can be built of the sizes in {source} ({type(error).__name__}: "
+            f"{why[0][:120]}); get the checkpoint again"
+        ) from error
 
 
 def check_promises(
@@ -236,13 +258,26 @@ class PublishedCodec(PublishedComponent):
         if not 0 <= level < levels:
             raise UsageError(f"{self.spec.id} has levels 0 to {levels - 1}, not {level}")
 
+    def check_playable(self, codes: Codes) -> None:
+        """Refuse codes that it does not play, or that hold nothing to play.
+
+        Raises:
+            UsageError: as `check_codes`, or an item has no frames.
+        """
+        self.check_codes(codes)
+        if not bool((codes.lengths > 0).all()):
+            raise UsageError(
+                f"{self.spec.id} cannot play codes of no frames: the items have "
+                f"{codes.lengths.tolist()} frames; leave the empty ones out"
+            )
+
     def check_single(self, codes: Codes) -> None:
         """Refuse codes that it cannot stream: those that it does not play, or of several items.
 
         Raises:
-            UsageError: as `check_codes`, or there is not exactly one item.
+            UsageError: as `check_playable`, or there is not exactly one item.
         """
-        self.check_codes(codes)
+        self.check_playable(codes)
         if len(codes.lengths) != 1:
             raise UsageError(f"one item can be streamed at a time, not {len(codes.lengths)}")
 
@@ -256,8 +291,11 @@ def stacked_codes(
         rows: ids int64 [K, F_i] of each, on any device.
         facts: of the codec.
         scales: float [F_i] of each, where the codec normalises loudness.
+
+    Raises:
+        UsageError: there is no recording.
     """
-    ids = [row.cpu() for row in rows]
+    ids = _on_cpu(rows)
     return Codes(
         pad_stack(ids),
         facts.codes,
@@ -274,10 +312,19 @@ def stacked_tokens(rows: Sequence[Tensor], facts: TokenizerFacts) -> Tokens:
     Args:
         rows: ids int64 [F_i] of each, on any device.
         facts: of the tokenizer.
+
+    Raises:
+        UsageError: there is no recording.
     """
-    ids = [row.cpu() for row in rows]
+    ids = _on_cpu(rows)
     size, rate = facts.vocabulary_size, facts.frame_rate
     return Tokens(pad_stack(ids), facts.vocabulary, size, rate, _lengths(ids))
+
+
+def _on_cpu(rows: Sequence[Tensor]) -> list[Tensor]:
+    if not rows:
+        raise UsageError("there is no audio to encode; give at least one recording")
+    return [row.cpu() for row in rows]
 
 
 def _lengths(rows: Sequence[Tensor]) -> Tensor:

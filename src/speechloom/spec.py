@@ -16,7 +16,6 @@ Values travel between components under a *kind*, a string of two parts:
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -55,6 +54,7 @@ Kind = Literal[
     "tokenizer", "codec", "generator", "vocoder", "frontend", "speaker_encoder", "aligner"
 ]
 Task = Literal["synthesize", "edit", "continue", "convert"]
+"""What a user can ask for."""
 
 KINDS: tuple[Kind, ...] = (
     "tokenizer",
@@ -65,7 +65,9 @@ KINDS: tuple[Kind, ...] = (
     "speaker_encoder",
     "aligner",
 )
+"""All kinds of components, in the order of the listings."""
 TASKS: tuple[Task, ...] = ("synthesize", "edit", "continue", "convert")
+"""All tasks, in the order of the listings."""
 
 
 def _as_fraction(value: object) -> object:
@@ -391,10 +393,10 @@ class ComponentSpec(BaseModel):
     @property
     def has_weights_at_hand(self) -> bool:
         """Whether its weights come with a package or lie on this disk; others are fetched first."""
+        from speechloom.checkpoints import is_at_hand
+
         checkpoint = self.options.get("checkpoint")
-        if checkpoint is None or str(checkpoint).startswith("package:"):
-            return True
-        return os.path.exists(checkpoint)
+        return checkpoint is None or is_at_hand(checkpoint)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

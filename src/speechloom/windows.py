@@ -16,8 +16,10 @@ one side and one column of codes on the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from speechloom.errors import UsageError
@@ -29,7 +31,14 @@ if TYPE_CHECKING:
 
     from speechloom.protocols import Codec
 
-__all__ = ["Streams", "Window", "over_windows", "plan_windows", "stream_decode"]
+__all__ = [
+    "Streams",
+    "Window",
+    "frames_at_once",
+    "over_windows",
+    "plan_windows",
+    "stream_decode",
+]
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,20 @@ def over_windows(
         yield result[..., first : first + (window.stop - window.start) * gives]
 
 
+def frames_at_once(seconds: float, frame_rate: Fraction) -> int:
+    """The frames of a window of about so many seconds, at least one.
+
+    Raises:
+        UsageError: it is no number above 0.
+
+    >>> frames_at_once(0.5, Fraction(75))
+    37
+    """
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"seconds must be a number above 0, but is {seconds}")
+    return max(1, int(seconds * frame_rate))
+
+
 @runtime_checkable
 class Streams(Protocol):
     """What a codec adds that can decode piece by piece although its context is unbounded."""
@@ -134,7 +157,8 @@ def stream_decode(codec: Codec, codes: Codes, *, seconds: float = 1.0) -> Iterat
         Audio whose concatenation is what ``codec.decode`` gives, to the sample.
 
     Raises:
-        UsageError: there is not exactly one item, or the codes are of another codec.
+        UsageError: there is not exactly one item, the codes are of another codec, or `seconds` is
+            not above 0.
     """
     facts = cast(CodecFacts, codec.spec.facts)
     if len(codes.lengths) != 1:
@@ -146,7 +170,7 @@ def stream_decode(codec: Codec, codes: Codes, *, seconds: float = 1.0) -> Iterat
     if facts.context_frames is None:
         yield from codec.decode(codes)
         return
-    window = max(1, int(seconds * facts.frame_rate))
+    window = frames_at_once(seconds, facts.frame_rate)
     # A window that begins between two samples would be rounded, and all its samples with it.
     whole = (facts.sample_rate / facts.frame_rate).denominator
     for one in plan_windows(frames, window, facts.context_frames, whole):

@@ -112,6 +112,15 @@ def test_a_checkpoint_of_one_s_own_is_registered_like_any_component(hub_layout: 
     assert codec.spec.facts.codebooks == 4
 
 
+def test_a_spec_holds_from_any_folder(
+    hub_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = spec_for("hub", id="mine")
+    monkeypatch.chdir("/")
+    assert DacCodec.from_pretrained(spec).encode([made_audio(640)]).ids.shape == (1, 12, 2)
+
+
 @pytest.mark.parametrize("count", [0, 13])
 def test_codebooks_that_do_not_exist_are_refused(hub_layout: Path, count: int) -> None:
     with pytest.raises(UsageError, match="num_codebooks must lie in 1 to 12"):
@@ -214,6 +223,50 @@ def test_a_decoder_that_is_no_mirror_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "metadata": {"kwargs": arguments}}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="only networks whose decoder mirrors"):
         spec_for(tmp_path, id="mine")
+
+
+@pytest.mark.parametrize("rates", [[0], [-2, 4], "x", 8, None, [2, 1e30]])
+def test_strides_that_are_none_are_refused(hub_layout: Path, tmp_path: Path, rates: Any) -> None:
+    config_with(hub_layout, downsampling_ratios=rates)
+    with pytest.raises(WeightsError, match="rates missing or not usable"):
+        spec_for(hub_layout, id="mine")
+    kwargs = ARGUMENTS | {"encoder_rates": rates}
+    torch.save({"state_dict": {}, "metadata": {"kwargs": kwargs}}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match="rates missing or not usable"):
+        spec_for(tmp_path / "weights.pth", id="mine")
+
+
+def test_sizes_of_no_network_are_refused(hub_layout: Path) -> None:
+    config_with(hub_layout, encoder_hidden_size=10**9)
+    with pytest.raises(WeightsError, match="no network can be built of the sizes"):
+        loaded(hub_layout)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}, "metadata": 3}, "its metadata hold no kwargs"),
+        ({"state_dict": {}, "metadata": {}}, "its metadata hold no kwargs"),
+        ({"state_dict": 3, "metadata": {"kwargs": ARGUMENTS}}, "holds a int, but tensors by name"),
+        (
+            {"state_dict": {"a": 2}, "metadata": {"kwargs": ARGUMENTS}},
+            "should hold tensors by name, but holds a that are none",
+        ),
+    ],
+)
+def test_other_content_of_the_original_s_file_is_refused(
+    tmp_path: Path, content: Any, message: str
+) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=message):
+        loaded(tmp_path)
+
+
+def test_a_pickle_of_no_tensors_in_the_layout_of_transformers_is_refused(hub_layout: Path) -> None:
+    (hub_layout / "model.safetensors").unlink()
+    torch.save([1], hub_layout / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="holds a list, but tensors by name are expected"):
+        loaded(hub_layout)
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "hub/model.safetensors"])

@@ -184,6 +184,10 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path: Path)
         ({"sampling_rate": 0}, "sampling_rate"),
         ({"use_causal_conv": False}, "only causal networks for the whole signal"),
         ({"norm_type": "none"}, "norm_type"),
+        ({"pad_mode": "mirror"}, "pad_mode"),
+        ({"trim_right_ratio": 0.5}, "trim_right_ratio"),
+        ({"upsampling_ratios": [8, 0]}, "upsampling_ratios"),
+        ({"target_bandwidths": [float("nan")]}, "target_bandwidths"),
     ],
 )
 def test_networks_of_another_kind_are_refused(
@@ -195,6 +199,42 @@ def test_networks_of_another_kind_are_refused(
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(WeightsError, match=f"does not describe an EnCodec network.*{message}"):
         spec_for(folder, id="mine")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"overlap": 1.0}, {"chunk_length_s": -1.0}, {"chunk_length_s": 1e-9}]
+)
+def test_chunks_that_are_none_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = hub_layout(tmp_path / "hub", ENCODEC_48KHZ, **changes)
+    with pytest.raises(WeightsError, match=f"does not describe an .*{next(iter(changes))}"):
+        spec_for(folder, id="mine")
+
+
+def test_sizes_of_no_network_are_refused(tmp_path: Path) -> None:
+    folder = hub_layout(tmp_path / "hub", ENCODEC_24KHZ, compress=10**9)
+    with pytest.raises(WeightsError, match="no network can be built of the sizes"):
+        EncodecCodec.from_pretrained(announced(ENCODEC_24KHZ, folder))
+
+
+@pytest.mark.parametrize(
+    ("first", "codebook", "message"),
+    [
+        ((2,), (8, 4), "no EnCodec checkpoint"),
+        ((2, 1, 7), (8,), "no EnCodec checkpoint"),
+        ((2, 1, 7), (1, 4), "codebook_size"),
+        ((0, 2, 7), (8, 4), "num_filters"),
+    ],
+)
+def test_shapes_of_no_network_are_refused(
+    tmp_path: Path, first: tuple[int, ...], codebook: tuple[int, ...], message: str
+) -> None:
+    tensors = {
+        "encoder.model.0.conv.conv.weight": torch.zeros(first),
+        "quantizer.vq.layers.0._codebook.embed": torch.zeros(codebook),
+    }
+    torch.save(tensors, tmp_path / "encodec.th")
+    with pytest.raises(WeightsError, match=message):
+        spec_for(tmp_path / "encodec.th", id="mine")
 
 
 @pytest.mark.parametrize("name", ["encodec.th", "hub/model.safetensors"])

@@ -293,6 +293,14 @@ def test_what_it_does_not_have_is_refused(mono: EncodecCodec) -> None:
     wide = Codes(torch.zeros(1, 8, 3, dtype=torch.int64), "encodec-24khz", 2048, Fraction(75))
     with pytest.raises(UsageError, match="1024 ids per codebook, but the codes have 2048"):
         mono.decode(wide)
+    empty = Codes(torch.zeros(1, 8, 0, dtype=torch.int64), "encodec-24khz", 1024, Fraction(75))
+    for play in (mono.decode, lambda codes: next(mono.stream(codes))):
+        with pytest.raises(UsageError, match="cannot play codes of no frames"):
+            play(empty)
+    with pytest.raises(UsageError, match="seconds must be a number above 0"):
+        next(mono.stream(mono.encode([made_audio(999)]), seconds=0))
+    with pytest.raises(UsageError, match="there is no audio to encode"):
+        mono.encode([])
 
 
 # Input ------------------------------------------------------------------------------------

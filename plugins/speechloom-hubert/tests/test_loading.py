@@ -170,13 +170,53 @@ def test_a_broken_config_is_refused(checkpoint: Make, text: str) -> None:
         load_encoder(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conv_stride": [0] * 7}, "not a whole hubert configuration"),
+        ({"hidden_size": -16}, "not a whole hubert configuration"),
+        ({"hidden_size": float("inf")}, "not a whole hubert configuration"),
+        ({"num_attention_heads": 0}, "no network can be built of the sizes"),
+        ({"hidden_act": "loud"}, "no network can be built of the sizes"),
+    ],
+)
+def test_sizes_of_no_network_are_refused(
+    checkpoint: Make, changes: dict[str, Any], message: str
+) -> None:
+    folder = checkpoint()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(WeightsError, match=message):
+        load_encoder(folder)
+
+
+def test_the_weights_file_stands_for_its_folder(checkpoint: Make, kmeans: Make) -> None:
+    folder = checkpoint(preprocessor={"do_normalize": True, "sampling_rate": 16_000})
+    expected = load_encoder(folder).features(AUDIO, 2).values
+    encoder = load_encoder(folder / "model.safetensors")
+    assert torch.equal(encoder.features(AUDIO, 2).values, expected)
+    spec = spec_for(folder / "model.safetensors", layer=2, kmeans=kmeans())
+    assert HubertUnits.from_pretrained(spec).spec.facts.frame_rate == encoder.frame_rate
+
+
+def test_a_spec_holds_from_any_folder(
+    checkpoint: Make, kmeans: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, units = checkpoint(), kmeans()
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HOME", str(units.parent))
+    spec = spec_for(folder.name, layer=2, kmeans=f"~/{units.name}", id="mine")
+    monkeypatch.chdir("/")
+    assert HubertUnits.from_pretrained(spec).spec == spec
+
+
 def test_a_layer_that_is_not_there_is_refused(checkpoint: Make) -> None:
     with pytest.raises(UsageError, match="hidden layers 0 to 3, but layer 4 was asked for"):
         load_encoder(checkpoint(), layers=4)
 
 
 def test_without_a_network_the_message_says_what_to_do(no_network: list[str]) -> None:
-    with pytest.raises(WeightsError, match="config.json of nobody/nothing is not in the cache"):
+    with pytest.raises(WeightsError, match="of nobody/nothing is not in the cache"):
         load_encoder("nobody/nothing")
     with pytest.raises(WeightsError, match="does not exist; give a folder, a file or a hub id"):
         load_encoder("/no/such/folder")

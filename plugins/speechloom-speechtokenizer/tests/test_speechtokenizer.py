@@ -327,6 +327,27 @@ def test_other_sizes_than_the_configuration_are_refused(folder: Path) -> None:
     _refused(folder, r"does not fit .* instead of")
 
 
+@pytest.mark.parametrize("strides", [[0], [-2, 4], 8, None])
+def test_strides_that_are_none_are_refused(folder: Path, strides: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "strides": strides}))
+    with pytest.raises(WeightsError, match="is not the configuration .*: strides"):
+        spec_for(folder, id="mine")
+
+
+@pytest.mark.parametrize("content", [[1], {"generator": 3}, {"generator": {"encoder": 2}}])
+def test_other_content_is_refused(folder: Path, content: object) -> None:
+    torch.save(content, folder / "SpeechTokenizer.pt")
+    _refused(folder, "tensors by name")
+
+
+def test_a_spec_holds_from_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    spec = spec_for(folder.name, id="mine")
+    monkeypatch.chdir("/")
+    assert SpeechTokenizerCodec.from_pretrained(spec).spec == spec
+
+
 def test_a_truncated_file_is_refused(folder: Path) -> None:
     path = folder / "SpeechTokenizer.pt"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

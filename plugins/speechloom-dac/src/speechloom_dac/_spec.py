@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from fractions import Fraction
 
+from speechloom.checkpoints import lasting_location
 from speechloom.errors import UsageError
 from speechloom.published import checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec
@@ -49,7 +50,7 @@ def spec_for(
         id,
         codes or id,
         config,
-        os.fspath(checkpoint),
+        lasting_location(checkpoint),
         num_codebooks=num_codebooks,
         revision=revision,
         sha256=sha256,

@@ -12,10 +12,10 @@ from torch.nn import functional
 from transformers import DacConfig, DacModel
 
 from speechloom.checkpoints import load_exactly, sha256_of
-from speechloom.published import PublishedCodec, check_promises, stacked_codes
+from speechloom.published import PublishedCodec, buildable, check_promises, stacked_codes
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom.values import Audio, Codes
-from speechloom.windows import over_windows, plan_windows
+from speechloom.windows import Window, frames_at_once, over_windows, plan_windows
 from speechloom_dac.config import NetworkConfig
 from speechloom_dac.weights import read_weights
 
@@ -78,7 +78,8 @@ class DacCodec(PublishedCodec):
             options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
         )
         _check_facts(spec, config, path)
-        model = _network(config)
+        with buildable(path):
+            model = _network(config)
         load_exactly(model, tensors, path)
         return cls(spec, config, model, weights={path.name: sha256_of(path)}, device=device)
 
@@ -121,9 +122,9 @@ class DacCodec(PublishedCodec):
             codes: of this codec; the first levels may be given alone.
 
         Raises:
-            UsageError: the codes are of another codec, or have more levels than it uses.
+            UsageError: the codes are of another codec, have more levels than it uses, or no frames.
         """
-        self.check_codes(codes)
+        self.check_playable(codes)
         items = [codes.item(index).to(self._device) for index in range(len(codes.lengths))]
         return [Audio(self._samples(ids).cpu().numpy(), self.facts.sample_rate) for ids in items]
 
@@ -174,7 +175,7 @@ class DacCodec(PublishedCodec):
     def _ids(self, samples: Tensor) -> Tensor:
         """Ids int64 [K, F] of samples [1, 1, F x hop]."""
         frames = samples.shape[-1] // self._config.hop
-        windows = plan_windows(frames, self._window, self._config.encoder_reach)
+        windows = self._windows(frames, self._config.encoder_reach)
         encoded = over_windows(self._model.encoder, samples, windows, takes=self._config.hop)
         return torch.cat([self._quantized(latents) for latents in encoded], -1)
 
@@ -199,9 +200,9 @@ class DacCodec(PublishedCodec):
     def _samples(self, ids: Tensor) -> Tensor:
         """Samples float32 [1, F x hop] of ids [K, F]."""
         frames, hop = ids.shape[-1], self._config.hop
-        windows = plan_windows(frames, self._window, self._config.decoder_reach)
+        windows = self._windows(frames, self._config.decoder_reach)
         pieces = list(over_windows(self._played, ids[None], windows, gives=hop))
-        samples = torch.cat(pieces, -1)[0] if pieces else torch.zeros(1, 0)
+        samples = torch.cat(pieces, -1)[0]
         return functional.pad(samples, (0, frames * hop - samples.shape[-1]))
 
     def _played(self, ids: Tensor) -> Tensor:
@@ -216,9 +217,9 @@ class DacCodec(PublishedCodec):
         assert isinstance(total, Tensor)
         return total
 
-    @property
-    def _window(self) -> int:
-        return max(1, int(WINDOW_SECONDS * self.facts.frame_rate))
+    def _windows(self, frames: int, reach: int) -> list[Window]:
+        window = frames_at_once(WINDOW_SECONDS, self.facts.frame_rate)
+        return plan_windows(frames, window, reach)
 
 
 def _nearest(queries: Tensor, directions: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from speechloom.errors import WeightsError
 
@@ -36,7 +36,7 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sample_rate: int = Field(gt=0)
-    rates: tuple[int, ...] = Field(min_length=1)
+    rates: tuple[PositiveInt, ...] = Field(min_length=1)
     codebooks: int = Field(gt=0)
     codebook_size: int = Field(gt=1)
     codebook_dim: int = Field(gt=0)
@@ -88,17 +88,10 @@ class NetworkConfig(BaseModel):
         Raises:
             WeightsError: something is missing, or the decoder does not mirror the encoder.
         """
-        rates = arguments.get("encoder_rates")
-        if rates is not None and arguments.get("decoder_rates") != list(rates)[::-1]:
-            raise WeightsError(
-                f"{source} has encoder rates {rates} and decoder rates "
-                f"{arguments.get('decoder_rates')}; only networks whose decoder mirrors the "
-                "encoder can be read"
-            )
-        return _checked(
+        config = _checked(
             source,
             sample_rate=arguments.get("sample_rate"),
-            rates=rates,
+            rates=arguments.get("encoder_rates"),
             codebooks=arguments.get("n_codebooks"),
             codebook_size=arguments.get("codebook_size"),
             codebook_dim=arguments.get("codebook_dim"),
@@ -106,6 +99,13 @@ class NetworkConfig(BaseModel):
             encoder_size=arguments.get("encoder_dim"),
             decoder_size=arguments.get("decoder_dim"),
         )
+        mirrored = arguments.get("decoder_rates")
+        if mirrored != list(config.rates)[::-1]:
+            raise WeightsError(
+                f"{source} has encoder rates {list(config.rates)} and decoder rates {mirrored}; "
+                "only networks whose decoder mirrors the encoder can be read"
+            )
+        return config
 
     @property
     def hop(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechloom.checkpoints import fold_weight_norm, read_checkpoint
+from speechloom.checkpoints import fold_weight_norm, read_checkpoint, read_tensors, tensors_in
 from speechloom.errors import WeightsError
 from speechloom.published import PublicCheckpoint
 from speechloom_dac.config import NetworkConfig
@@ -69,9 +69,10 @@ def read_weights(
     path, config = found.weights(), found.config()
     if config is not None:
         sizes = NetworkConfig.from_transformers(config, checkpoint)
-        return sizes, fold_weight_norm(read_checkpoint(path)), path
+        return sizes, fold_weight_norm(read_tensors(path)), path
     content = _original_content(path)
-    tensors = {_renamed(name): value for name, value in content["state_dict"].items()}
+    state = tensors_in(content["state_dict"], path)
+    tensors = {_renamed(name): value for name, value in state.items()}
     return _original_config(content, path), fold_weight_norm(tensors), path
 
 
@@ -86,7 +87,13 @@ def _original_content(path: Path) -> Mapping[str, Any]:
 
 
 def _original_config(content: Mapping[str, Any], path: Path) -> NetworkConfig:
-    arguments = content["metadata"].get("kwargs", {})
+    metadata = content["metadata"]
+    arguments = metadata.get("kwargs") if isinstance(metadata, Mapping) else None
+    if not isinstance(arguments, Mapping):
+        raise WeightsError(
+            f"{path} does not say how its network was made: its metadata hold no kwargs; give the "
+            "weights.pth of the original package"
+        )
     return NetworkConfig.from_original(arguments, path)
 
 

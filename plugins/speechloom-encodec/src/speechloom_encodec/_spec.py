@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from speechloom.checkpoints import lasting_location
 from speechloom.errors import UsageError
 from speechloom.published import checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec
@@ -54,7 +55,7 @@ def spec_for(
         id,
         codes or id,
         config,
-        os.fspath(checkpoint),
+        lasting_location(checkpoint),
         codebooks=_codebooks(config, bandwidth, num_codebooks),
         revision=revision,
         sha256=sha256,

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from transformers import EncodecConfig, EncodecModel
 
 from speechloom.checkpoints import load_exactly, sha256_of
-from speechloom.published import PublishedCodec, check_promises, stacked_codes
+from speechloom.published import PublishedCodec, buildable, check_promises, stacked_codes
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom.values import Audio, Codes, fit_length, samples_at
+from speechloom.windows import frames_at_once
 from speechloom_encodec.config import NetworkConfig
 from speechloom_encodec.networks import ChunkedNetwork, Network, StreamNetwork, embedded
 from speechloom_encodec.weights import read_weights
@@ -77,7 +78,8 @@ class EncodecCodec(PublishedCodec):
             options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
         )
         _check_facts(spec, config, path)
-        model = _network(config)
+        with buildable(path):
+            model = _network(config)
         load_exactly(model, tensors, path)
         return cls(spec, config, model, weights={path.name: sha256_of(path)}, device=device)
 
@@ -111,14 +113,13 @@ class EncodecCodec(PublishedCodec):
             codes: of this codec; the first levels may be given alone.
 
         Raises:
-            UsageError: the codes are of another codec, or have more levels than it uses.
+            UsageError: the codes are of another codec, have more levels than it uses, or no frames.
         """
-        self.check_codes(codes)
-        rate, channels = self.facts.sample_rate, self.facts.channels
+        self.check_playable(codes)
+        rate = self.facts.sample_rate
         played = []
         for item in range(len(codes.lengths)):
-            pieces = [np.zeros((channels, 0), np.float32)]
-            pieces += self._pieces(codes, item, self._frames(WINDOW_SECONDS))
+            pieces = list(self._pieces(codes, item, self._frames(WINDOW_SECONDS)))
             length = samples_at(int(codes.lengths[item]), rate, self.facts.frame_rate)
             played.append(Audio(fit_length(np.concatenate(pieces, 1), length), rate))
         return played
@@ -134,7 +135,7 @@ class EncodecCodec(PublishedCodec):
             Audio whose concatenation is what `decode` gives.
 
         Raises:
-            UsageError: as `decode`, or there is not exactly one item.
+            UsageError: as `decode`, there is not exactly one item, or `seconds` is not above 0.
         """
         self.check_single(codes)
         rate = self.facts.sample_rate
@@ -204,7 +205,7 @@ class EncodecCodec(PublishedCodec):
             yield piece.cpu().numpy()
 
     def _frames(self, seconds: float) -> int:
-        return max(1, int(seconds * self.facts.frame_rate))
+        return frames_at_once(seconds, self.facts.frame_rate)
 
 
 def _check_facts(spec: ComponentSpec, config: NetworkConfig, path: object) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from speechloom.errors import UsageError, WeightsError
 
@@ -38,33 +46,34 @@ class NetworkConfig(BaseModel):
         pad_mode: how convolutions pad.
         compress: how much narrower residual units are inside.
         num_lstm_layers: layers of the recurrent network on either side of the quantizer.
-        trim_right_ratio: share of the padding of transposed convolutions trimmed on the right.
+        trim_right_ratio: share of the padding of transposed convolutions trimmed on the right;
+            anything but all of it would make a causal decoder hear what comes later.
         codebook_size: ids per codebook.
         use_conv_shortcut: whether residual units have a convolution on their shortcut.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     sampling_rate: int = Field(gt=0)
     audio_channels: int = Field(gt=0, le=2)
-    target_bandwidths: tuple[float, ...] = Field(min_length=1)
+    target_bandwidths: tuple[PositiveFloat, ...] = Field(min_length=1)
     normalize: bool = False
-    chunk_length_s: float | None = None
-    overlap: float | None = None
+    chunk_length_s: float | None = Field(default=None, gt=0)
+    overlap: float | None = Field(default=None, ge=0, lt=1)
     hidden_size: int = Field(default=128, gt=0)
     num_filters: int = Field(default=32, gt=0)
     num_residual_layers: int = Field(default=1, gt=0)
-    upsampling_ratios: tuple[int, ...] = Field(default=(8, 5, 4, 2), min_length=1)
+    upsampling_ratios: tuple[PositiveInt, ...] = Field(default=(8, 5, 4, 2), min_length=1)
     norm_type: Literal["weight_norm", "time_group_norm"] = "weight_norm"
     kernel_size: int = Field(default=7, gt=0)
     last_kernel_size: int = Field(default=7, gt=0)
     residual_kernel_size: int = Field(default=3, gt=0)
     dilation_growth_rate: int = Field(default=2, gt=0)
     use_causal_conv: bool = True
-    pad_mode: str = "reflect"
+    pad_mode: Literal["reflect", "replicate", "constant"] = "reflect"
     compress: int = Field(default=2, gt=0)
     num_lstm_layers: int = Field(default=2, gt=0)
-    trim_right_ratio: float = 1.0
+    trim_right_ratio: float = Field(default=1.0, ge=1, le=1)
     codebook_size: int = Field(default=1024, gt=1)
     use_conv_shortcut: bool = True
 
@@ -80,6 +89,8 @@ class NetworkConfig(BaseModel):
                 "chunk_length_s: only causal networks for the whole signal, and networks for "
                 "normalised, overlapping chunks are known"
             )
+        if self.chunk == 0:
+            raise ValueError(f"chunk_length_s: chunks of {self.chunk_length_s} s hold no sample")
         return self
 
     @classmethod
@@ -99,8 +110,24 @@ class NetworkConfig(BaseModel):
                 f"{source} is a checkpoint of {family!r}, not of 'encodec'; give an EnCodec "
                 f"checkpoint, or use the plugin for {family!r}"
             )
+        return cls._checked(config, source)
+
+    def of_sizes(self, source: object, **sizes: Any) -> NetworkConfig:
+        """The same kind of network in other sizes, which shapes of tensors told.
+
+        Args:
+            source: where they come from, for the message.
+            sizes: those that differ.
+
+        Raises:
+            WeightsError: there is no such network.
+        """
+        return self._checked({**self.model_dump(), **sizes}, source)
+
+    @classmethod
+    def _checked(cls, fields: Mapping[str, Any], source: object) -> NetworkConfig:
         try:
-            return cls.model_validate(dict(config))
+            return cls.model_validate(dict(fields))
         except ValidationError as error:
             wrong = "; ".join(
                 f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors()
@@ -156,6 +183,6 @@ class NetworkConfig(BaseModel):
         """
         if bandwidth not in self.target_bandwidths:
             known = ", ".join(f"{one:g}" for one in self.target_bandwidths)
-            raise UsageError(f"bandwidth must be one of {known} kbit/s, but is {bandwidth:g}")
+            raise UsageError(f"bandwidth must be one of {known} kbit/s, but is {bandwidth}")
         frames = math.ceil(Fraction(self.sampling_rate, self.hop))
         return max(1, int(bandwidth * 1000 // (frames * int(math.log2(self.codebook_size)))))

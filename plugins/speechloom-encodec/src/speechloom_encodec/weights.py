@@ -106,24 +106,26 @@ def _original_config(tensors: Mapping[str, Tensor], path: Path) -> NetworkConfig
     The original has two models, so that the rest follows from the number of channels.
     """
     first, codebook = "encoder.layers.0.conv.weight", "quantizer.layers.0.codebook.embed"
-    if first not in tensors or codebook not in tensors:
+    dimensions = [tensors[name].ndim for name in (first, codebook) if name in tensors]
+    if dimensions != [3, 2]:
         raise WeightsError(
-            f"{path} is no EnCodec checkpoint: it has no {first} or no {codebook}; give a .th of "
-            "the original package, or a folder with config.json and model.safetensors"
+            f"{path} is no EnCodec checkpoint: it has no {first} or no {codebook} of the right "
+            "shape; give a .th of the original package, or a folder with config.json and "
+            "model.safetensors"
         )
     filters, channels, _ = tensors[first].shape
     known = CONFIG_24KHZ if channels == 1 else CONFIG_48KHZ
     entries, hidden = tensors[codebook].shape
-    ratios = [
-        tensors[f"decoder.layers.{layer}.conv.weight"].shape[-1] // 2
+    upsampling = [
+        tensors.get(f"decoder.layers.{layer}.conv.weight")
         for layer in range(3, 3 + 3 * len(known.upsampling_ratios), 3)
-        if f"decoder.layers.{layer}.conv.weight" in tensors
     ]
-    return known.model_copy(
-        update={
-            "num_filters": filters,
-            "hidden_size": hidden,
-            "codebook_size": entries,
-            "upsampling_ratios": tuple(ratios),
-        }
+    return known.of_sizes(
+        path,
+        num_filters=filters,
+        hidden_size=hidden,
+        codebook_size=entries,
+        upsampling_ratios=[
+            one.shape[-1] // 2 for one in upsampling if one is not None and one.ndim
+        ],
     )

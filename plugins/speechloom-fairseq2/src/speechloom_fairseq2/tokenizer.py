@@ -90,7 +90,7 @@ class Fairseq2Tokenizer(PublishedComponent):
             audio: B recordings of any rate and channel count, up to ``max_seconds`` each.
 
         Raises:
-            UsageError: a recording is too long.
+            UsageError: a recording is too long, or there is none.
         """
         rows = [nearest(self._features(one), self._centroids) for one in audio]
         return stacked_tokens(rows, self._facts)
@@ -103,8 +103,10 @@ class Fairseq2Tokenizer(PublishedComponent):
             audio: as `encode` takes it.
 
         Raises:
-            UsageError: a recording is too long.
+            UsageError: a recording is too long, or there is none.
         """
+        if not audio:
+            raise UsageError("there is no audio to encode; give at least one recording")
         rows = [self._features(one).t().cpu() for one in audio]
         lengths = torch.tensor([row.shape[-1] for row in rows], dtype=torch.int64)
         name = f"{self.spec.id}-features"

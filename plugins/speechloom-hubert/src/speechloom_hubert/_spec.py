@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from speechloom.checkpoints import lasting_location, local_path
 from speechloom.published import checkpoint_options, read_json
 from speechloom.spec import ComponentSpec, TokenizerFacts
 
@@ -113,8 +114,8 @@ def spec_for(
     Give it to ``default_registry().register(HubertUnits, spec=spec)``.
 
     Args:
-        checkpoint: hub id or local folder of a HuBERT or WavLM model in the layout of
-            ``transformers``.
+        checkpoint: hub id, local folder, or weights file with ``config.json`` beside it, of a
+            HuBERT or WavLM model in the layout of ``transformers``.
         layer: hidden layer whose features are clustered; 0 is the input of the first layer.
         kmeans: centroids: ``.safetensors`` of ours, ``.npy`` [V, D], or a scikit-learn pickle.
         id: of the tokenizer, and the name of its vocabulary; made from the others without.
@@ -133,6 +134,7 @@ def spec_for(
     """
     from speechloom_hubert.kmeans import read_kmeans
 
+    kmeans = lasting_location(kmeans)
     units = read_kmeans(Path(kmeans), allow_pickle=allow_pickle, sha256=sha256)
     clusters = units.centroids.shape[0]
     id_ = id or f"{_slug(checkpoint)}-l{layer}-km{clusters}"
@@ -143,14 +145,14 @@ def spec_for(
             vocabulary=id_,
             vocabulary_size=clusters,
             sample_rate=SAMPLE_RATE,
-            frame_rate=_local_frame_rate(Path(checkpoint)) or units.frame_rate,
+            frame_rate=_local_frame_rate(checkpoint) or units.frame_rate,
         ),
         checkpoint_options(
-            _lasting(checkpoint),
+            lasting_location(checkpoint),
             revision=revision,
             sha256=sha256,
             layer=layer,
-            kmeans=_lasting(kmeans),
+            kmeans=kmeans,
             allow_pickle=allow_pickle,
             normalize=normalize,
             window_seconds=window_seconds,
@@ -160,21 +162,18 @@ def spec_for(
     )
 
 
-def _lasting(location: str | os.PathLike[str]) -> str:
-    """A local path that holds from any working directory; a hub id as it is."""
-    path = Path(location).expanduser()
-    return str(path.resolve()) if path.exists() else os.fspath(location)
-
-
 def _slug(checkpoint: str | os.PathLike[str]) -> str:
     """The last part of a hub id or path, in the letters that an id may have."""
     name = re.split(r"[/\\]", os.fspath(checkpoint).rstrip("/\\"))[-1].lower()
     return re.sub(r"[^a-z0-9._-]+", "-", name).strip("._-") or "encoder"
 
 
-def _local_frame_rate(folder: Path) -> Fraction | None:
+def _local_frame_rate(checkpoint: str | os.PathLike[str]) -> Fraction | None:
     """Frames per second that a local ``config.json`` implies; None where there is none."""
-    path = folder / "config.json"
+    local = local_path(checkpoint)
+    if local is None:
+        return None
+    path = (local.parent if local.is_file() else local) / "config.json"
     if not path.is_file():
         return None
     from speechloom_hubert.architecture import Architecture

@@ -12,6 +12,7 @@ from speechloom.errors import WeightsError
 __all__ = ["FAMILIES", "Architecture"]
 
 FAMILIES = ("hubert", "wavlm")
+"""Networks that it knows, as `model_type` of a configuration names them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Architecture:
             )
         try:
             return cls._of_fields(family, config)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WeightsError(
                 f"{source} is not a whole {family} configuration ({type(error).__name__}: {error})"
             ) from error
@@ -63,12 +64,12 @@ class Architecture:
     def _of_fields(cls, family: str, config: Mapping[str, Any]) -> Architecture:
         reach, hop = 1, 1
         for kernel, stride in zip(config["conv_kernel"], config["conv_stride"], strict=True):
-            reach += (int(kernel) - 1) * hop
-            hop *= int(stride)
+            reach += (_positive(kernel) - 1) * hop
+            hop *= _positive(stride)
         return cls(
             family=family,
-            width=int(config["hidden_size"]),
-            depth=int(config["num_hidden_layers"]),
+            width=_positive(config["hidden_size"]),
+            depth=_positive(config["num_hidden_layers"]),
             hop=hop,
             reach=reach,
             layer_normed_convolutions=config["feat_extract_norm"] == "layer",
@@ -81,3 +82,9 @@ class Architecture:
     def original_frames(self, samples: int) -> int:
         """Frames that the convolutions give by themselves, without any padding; may be 0."""
         return max(0, (samples - self.reach) // self.hop + 1)
+
+
+def _positive(size: Any) -> int:
+    if int(size) < 1:
+        raise ValueError(f"a size of {size}")
+    return int(size)

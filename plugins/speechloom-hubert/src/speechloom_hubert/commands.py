@@ -23,6 +23,7 @@ __all__ = ["hubert", "speechloom_register_commands"]
 hubert = typer.Typer(
     help="Units of HuBERT and WavLM: fit and convert k-means.", no_args_is_help=True
 )
+"""The command ``speechloom hubert``."""
 
 
 @hookimpl

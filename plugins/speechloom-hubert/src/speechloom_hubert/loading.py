@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from speechloom.checkpoints import (
     find_checkpoint,
     fold_weight_norm,
+    lasting_location,
     load_exactly,
+    local_path,
     read_tensors,
     sha256_of,
 )
 from speechloom.errors import UsageError, WeightsError
-from speechloom.published import read_json
+from speechloom.published import buildable, read_json
 from speechloom_hubert._spec import CONTEXT_SECONDS, WINDOW_SECONDS
 from speechloom_hubert.architecture import FAMILIES, Architecture
 from speechloom_hubert.encoder import SAMPLE_RATE, SpeechEncoder
@@ -28,6 +30,7 @@ from speechloom_hubert.encoder import SAMPLE_RATE, SpeechEncoder
 __all__ = ["load_encoder", "random_encoder"]
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+PREPROCESSOR = "preprocessor_config.json"
 PARTS = ("feature_extractor.", "feature_projection.", "encoder.")
 """What hidden states need; heads and masks of training are left in the file."""
 
@@ -47,7 +50,8 @@ def load_encoder(
     """Load a HuBERT or WavLM checkpoint in the layout of ``transformers``.
 
     Args:
-        checkpoint: hub id, or a local folder with ``config.json`` and weights.
+        checkpoint: hub id, local folder with ``config.json`` and weights, or the weights file
+            itself with the rest beside it.
         revision: branch, tag or commit of a hub id.
         sha256: promised hash by file name.
         layers: load only the first so many; None loads all.
@@ -63,9 +67,8 @@ def load_encoder(
         WeightsError: files are missing, damaged, of another family, rate or hash.
         UsageError: it has no such layer, or the windows make no sense.
     """
-    find = partial(find_checkpoint, checkpoint, revision=revision, sha256=sha256)
-    files = find(["config.json", WEIGHT_FILES])
-    config_path, weights_path = files.values()
+    find = partial(find_checkpoint, revision=revision, sha256=sha256)
+    weights_path, config_path = find(checkpoint, [WEIGHT_FILES, "config.json"]).values()
     config = read_json(config_path)
     architecture = Architecture.of(config, config_path)
     kept = architecture.depth if layers is None else layers
@@ -74,10 +77,11 @@ def load_encoder(
             f"{checkpoint} has hidden layers 0 to {architecture.depth}, but layer {kept} was asked "
             "for"
         )
-    network = _network(config, kept)
+    with buildable(config_path):
+        network = _network(config, kept)
     tensors = _tensors(read_tensors(weights_path), architecture.family, kept)
     load_exactly(network, tensors, weights_path)
-    says = _preprocessor(Path(checkpoint), find) if normalize is None else {}
+    says = _preprocessor(checkpoint, weights_path, find) if normalize is None else {}
     if says.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise WeightsError(
             f"{checkpoint} works at {says['sampling_rate']} Hz, but speechloom-hubert reads models "
@@ -88,7 +92,7 @@ def load_encoder(
     return SpeechEncoder(
         network,
         architecture,
-        name=name or Path(checkpoint).name,
+        name=name or Path(lasting_location(checkpoint)).name,
         normalize=normalize,
         window_seconds=window_seconds,
         context_seconds=context_seconds,
@@ -208,10 +212,11 @@ def _tensors(tensors: Mapping[str, Tensor], family: str, layers: int) -> dict[st
 
 
 def _preprocessor(
-    checkpoint: Path, find: Callable[[Sequence[str]], Mapping[str, Path]]
+    checkpoint: str | os.PathLike[str], weights: Path, find: Callable[..., Mapping[str, Path]]
 ) -> Mapping[str, Any]:
-    """What ``preprocessor_config.json`` says; nothing where a local folder has no such file."""
-    name = "preprocessor_config.json"
-    if checkpoint.is_dir() and not (checkpoint / name).is_file():
+    """What ``preprocessor_config.json`` says; nothing where local weights lie without it."""
+    is_local = local_path(checkpoint) is not None
+    if is_local and not (weights.parent / PREPROCESSOR).is_file():
         return {}
-    return read_json(find([name])[name])
+    found = find(weights.parent if is_local else checkpoint, [PREPROCESSOR])
+    return read_json(found[PREPROCESSOR])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from speechloom.checkpoints import pinned_files, sha256_of
-from speechloom.errors import UsageError, WeightsError
+from speechloom.errors import WeightsError
 from speechloom.protocols import WeightFile
 from speechloom.published import PublishedComponent, stacked_tokens
 from speechloom.spec import ComponentSpec, TokenizerFacts
@@ -118,8 +118,6 @@ class HubertUnits(PublishedComponent):
         Raises:
             UsageError: there is no audio.
         """
-        if not audio:
-            raise UsageError("there is no audio to encode; give at least one recording")
         return stacked_tokens([self._units(one) for one in audio], _facts(self._spec))
 
     def _units(self, audio: Audio) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from speechloom.checkpoints import lasting_location, local_path
 from speechloom.errors import UsageError
 from speechloom.published import checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
@@ -65,7 +66,8 @@ def spec_for(
         UsageError: there are not so many levels, or a tokenizer is asked for several.
         WeightsError: the local configuration is not that of a SpeechTokenizer.
     """
-    config = _local_config(Path(checkpoint).expanduser(), folder) or _PUBLISHED
+    local = local_path(checkpoint)
+    config = (_local_config(local, folder) if local is not None else None) or _PUBLISHED
     levels = config.n_q if num_codebooks is None else num_codebooks
     if not 1 <= levels <= config.n_q or (kind == "tokenizer" and num_codebooks is not None):
         raise UsageError(
@@ -80,7 +82,7 @@ def spec_for(
         summary or f"SpeechTokenizer {kind} of {Path(checkpoint).name}"[:120],
         weights_license,
         **checkpoint_options(
-            checkpoint,
+            lasting_location(checkpoint),
             revision=revision,
             sha256=sha256,
             folder=folder,

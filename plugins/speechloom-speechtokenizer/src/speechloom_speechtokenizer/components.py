@@ -21,6 +21,7 @@ from speechloom.published import (
 )
 from speechloom.spec import ComponentSpec, TokenizerFacts
 from speechloom.values import Audio, Codes, Tokens
+from speechloom.windows import frames_at_once
 from speechloom_speechtokenizer.loading import Loaded, load, random_network
 from speechloom_speechtokenizer.network import DecoderStream, SpeechTokenizerNetwork
 
@@ -150,9 +151,9 @@ class SpeechTokenizerCodec(_SpeechTokenizer, PublishedCodec):
             codes: of this codec; the first levels may be given alone.
 
         Raises:
-            UsageError: the codes are of another codec, or have more levels.
+            UsageError: the codes are of another codec, have more levels, or no frames.
         """
-        self.check_codes(codes)
+        self.check_playable(codes)
         items = [codes.item(i).to(self.network.device) for i in range(len(codes.lengths))]
         return [self._audio(self.network.decode(ids)) for ids in items]
 
@@ -171,11 +172,11 @@ class SpeechTokenizerCodec(_SpeechTokenizer, PublishedCodec):
             Audio whose concatenation is what `decode` gives.
 
         Raises:
-            UsageError: as `decode`, or there is not exactly one item.
+            UsageError: as `decode`, there is not exactly one item, or `seconds` is not above 0.
         """
         self.check_single(codes)
         stream = DecoderStream(self.network)
-        frames = max(1, int(seconds * self.facts.frame_rate))
+        frames = frames_at_once(seconds, self.facts.frame_rate)
         pieces = torch.split(codes.item(0).to(self.network.device), frames, dim=-1)
         for piece in pieces:
             samples = stream.push(piece, last=piece is pieces[-1])

@@ -7,13 +7,14 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from speechloom.errors import WeightsError
 
 __all__ = ["CONFIG_FILE", "SpeechTokenizerConfig", "read_config"]
 
 CONFIG_FILE = "config.json"
+"""Sizes of a network, beside its weights."""
 
 
 class SpeechTokenizerConfig(BaseModel):
@@ -37,7 +38,7 @@ class SpeechTokenizerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     sample_rate: int = Field(gt=0)
-    strides: tuple[int, ...] = Field(min_length=1)
+    strides: tuple[PositiveInt, ...] = Field(min_length=1)
     n_filters: int = Field(gt=0)
     n_residual_layers: int = Field(ge=0)
     residual_kernel_size: int = Field(gt=0)

@@ -17,10 +17,10 @@ from speechloom.checkpoints import (
     fold_weight_norm,
     load_exactly,
     read_checkpoint,
-    read_tensors,
     sha256_of,
+    tensors_in,
 )
-from speechloom.published import check_promises
+from speechloom.published import buildable, check_promises
 from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
 from speechloom_speechtokenizer.config import CONFIG_FILE, SpeechTokenizerConfig, read_config
 from speechloom_speechtokenizer.network import SpeechTokenizerNetwork
@@ -85,8 +85,10 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 def _read(weights: Path, config: Path, device: str) -> Loaded:
-    with torch.device("meta"):  # nothing is drawn for weights that are about to be replaced
-        network = SpeechTokenizerNetwork(read_config(config))
+    sizes = read_config(config)
+    # On meta nothing is drawn for weights that are about to be replaced.
+    with torch.device("meta"), buildable(config):
+        network = SpeechTokenizerNetwork(sizes)
     tensors = {k: v for k, v in _state_dict(weights).items() if not _UNUSED.fullmatch(k)}
     load_exactly(network, fold_weight_norm(tensors), weights)
     network.eval().requires_grad_(False).to(device)
@@ -96,9 +98,9 @@ def _read(weights: Path, config: Path, device: str) -> Loaded:
 def _state_dict(path: Path) -> Mapping[str, torch.Tensor]:
     """The network's tensors, also out of a training state that the original's trainer saved."""
     content = read_checkpoint(path)
-    if isinstance(content, Mapping) and isinstance(content.get("generator"), Mapping):
-        return {str(name): value for name, value in content["generator"].items()}
-    return read_tensors(path)
+    if isinstance(content, Mapping) and "generator" in content:
+        return tensors_in(content["generator"], path)
+    return tensors_in(content, path)
 
 
 def _check_facts(spec: ComponentSpec, config: SpeechTokenizerConfig, path: Path) -> None:
