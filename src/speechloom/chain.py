@@ -31,6 +31,7 @@ Role = Literal[
     "codec",
     "vocoder",
 ]
+"""What a link does in a chain."""
 ROLES: Mapping[Role, Kind] = {
     "frontend": "frontend",
     "aligner": "aligner",

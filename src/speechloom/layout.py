@@ -97,6 +97,7 @@ class Make:
 
 
 Piece = Keep | Make
+"""A stretch of a result: kept from the input, or to be made."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Probe:
 
 
 Run = Callable[[str], Probe]
+"""What runs a probe in another interpreter, given its source."""
 
 
 def run_python(code: str) -> Probe:

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 RateMethod = Literal["nearest", "repeat", "mean"]
+"""How units come to another frame rate."""
 RATE_METHODS: tuple[RateMethod, ...] = ("nearest", "repeat", "mean")
 """``nearest``: the frame at the middle of the new one. ``repeat``: each frame a whole number of
 times. ``mean``: the average over the time of the new frame (features only)."""

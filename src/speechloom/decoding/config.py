@@ -22,6 +22,9 @@ class DecodeConfig:
         choice_temperature: noise in the ranking; it falls with every pass and is 0 in the last.
         guided_levels: levels from the first on that are guided; None guides all. A guided pass
             runs the network twice, and the coarse levels carry what guidance is for.
+
+    Raises:
+        UsageError: an unknown schedule, or a value out of its range.
     """
 
     steps: tuple[int, ...] = (16,)

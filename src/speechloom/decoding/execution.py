@@ -116,7 +116,7 @@ class Execution:
         return PackedLinear(pack(weight.to(self.dtype).contiguous()), bias, weight.shape[0])
 
     def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The function itself, or compiled for any number of frames."""
+        """The function itself, or compiled for results of any shape: frames may vary."""
         return torch.compile(function, dynamic=True) if self.compile else function
 
 

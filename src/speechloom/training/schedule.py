@@ -8,6 +8,7 @@ from typing import Literal
 __all__ = ["Schedule", "learning_rate"]
 
 Schedule = Literal["cosine", "linear", "inverse_sqrt", "exponential", "constant"]
+"""How the learning rate falls after the warm-up."""
 
 
 def learning_rate(

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "CheckpointConfig", "DecodeSettings", "read_config"]
 
 CONFIG_FILE = "config.json"
+"""Sizes and decoding settings, in a folder of weights."""
 WEIGHTS_FILE = "model.safetensors"
+"""The weights themselves, in the same folder."""
 THIRDS = 3
 """Content ids per phone: a frame lies in the beginning, the middle or the end of its phone."""
 

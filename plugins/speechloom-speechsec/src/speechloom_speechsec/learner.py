@@ -173,7 +173,7 @@ class SpeechSECLearner(MaskedLearner):
     def loss(
         self, phase: str, batch: Batch, rng: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Cross entropy at the masked positions, nats."""
+        """A scalar: cross entropy at the masked positions, nats."""
         return self.masked(batch, rng, batch.get("voice"))
 
     def _source(self, rng: np.random.Generator) -> str:

@@ -120,7 +120,7 @@ class SpeechSECTextGenerator(SpeechSECGenerator):
         return [self._frames(one, rate) for one in phones]
 
     def content_ids(self, canvas: Canvas) -> Tensor:
-        """Thirds of phones: a frame knows whether its phone begins, goes on or ends there."""
+        """Thirds of phones, int64 [B, F]: whether a frame's phone begins, goes on or ends there."""
         if canvas.content is None or canvas.segments is None:
             return super().content_ids(canvas)
         rows = [

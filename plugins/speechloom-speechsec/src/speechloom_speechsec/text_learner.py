@@ -149,7 +149,7 @@ class SpeechSECTextLearner(MaskedLearner):
     def loss(
         self, phase: str, batch: Batch, rng: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Nats per masked unit, or the error of the logarithm of a duration."""
+        """A scalar: nats per masked unit, or the error of the logarithm of a duration."""
         if phase == "units":
             return self.masked(batch, rng)
         durations = self.network.durations

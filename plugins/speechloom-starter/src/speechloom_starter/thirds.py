@@ -8,3 +8,4 @@ from speechloom_starter.phones import PHONES
 __all__ = ["THIRDS_VOCABULARY", "phone_thirds", "thirds_of_segments"]
 
 THIRDS_VOCABULARY = 3 * len(PHONES)
+"""How many ids there are: three for every phone."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["speechloom_register_commands", "sv2tts"]
 
 sv2tts = typer.Typer(help="SV2TTS: speaker encoder, Tacotron 2, vocoder.", no_args_is_help=True)
+"""The command ``speechloom sv2tts``."""
 
 
 @hookimpl

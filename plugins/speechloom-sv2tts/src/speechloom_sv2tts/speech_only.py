@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Vad", "louder", "speech_blocks", "speech_of"]
 
 Vad = Literal["energy", "webrtc", "none"]
+"""How speech is told from silence."""
 
 SAMPLE_RATE = 16_000
 BLOCK = 480
@@ -62,14 +63,21 @@ def speech_of(samples: NDArray[np.float32], vad: Vad) -> NDArray[np.float32]:
 
 
 def louder(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raise a quiet recording to a loudness of -30 dBFS; a louder one stays."""
+    """Raise a quiet recording [T] to a loudness of -30 dBFS; a louder one stays."""
     power = float(np.mean(np.square(samples, dtype=np.float64)))
     gain = 10 ** (LOUDNESS_DBFS / 20) / np.sqrt(power) if power > 0 else 1.0
     return (samples * max(1.0, gain)).astype(np.float32)
 
 
 def speech_blocks(judged: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which blocks stay: a moving majority, widened by half the longest pause on both sides."""
+    """Which blocks stay: a moving majority, widened by half the longest pause on both sides.
+
+    Args:
+        judged: bool [N], whether each block has speech.
+
+    Returns:
+        bool [N].
+    """
     if judged.size == 0:
         return judged
     before = (SMOOTHED_BLOCKS - 1) // 2

@@ -12,4 +12,6 @@ _SPOKEN = "!'(),-.:;?abcdefghijklmnopqrstuvwxyz"
 """Of its 148 symbols those that its text rules leave: capitals and ARPAbet never came up."""
 
 CHARACTERS: tuple[str, ...] = (PAUSE, *_SPOKEN)
+"""The alphabet: the pause, marks and letters."""
 NVIDIA_IDS: dict[str, int] = {PAUSE: _NVIDIA.index(" "), **{c: _NVIDIA.index(c) for c in _SPOKEN}}
+"""Row of each character in the embedding of NVIDIA's checkpoint."""

@@ -170,7 +170,12 @@ class VitsLearner(Learner):
         return f"vits-1 {self.config.sample_rate} {self.config.hop} {self.frontend.spec.id}"
 
     def prepare(self, example: Example) -> Item:
-        """Phones, samples and the speaker of one example."""
+        """Phones int64 [N], samples float32 [T] and the speaker of one example.
+
+        Raises:
+            TextError: it has no text, or one that cannot be said.
+            UsageError: it has more phones than frames.
+        """
         if not example.text:
             raise TextError(f"{example.id} has no text; every example of VITS needs one")
         sentences = self.frontend.phonemize(example.text)
@@ -223,7 +228,7 @@ class VitsLearner(Learner):
     def loss(
         self, phase: str, batch: Batch, rng: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Least-squares of the discriminators, or the five losses of the voice."""
+        """A scalar: least squares of the discriminators, or the five losses of the voice."""
         if "made" not in batch:
             self._speak(batch, rng)
         if phase == "discriminator":

@@ -37,7 +37,7 @@ def kl_loss(
 
 
 def discriminator_loss(real: Sequence[Judgement], made: Sequence[Judgement]) -> Tensor:
-    """Least squares (arXiv:1611.04076): speech is 1, decoded speech 0."""
+    """A scalar, least squares (arXiv:1611.04076): speech is 1, decoded speech 0."""
     terms = [
         (1 - ours).square().mean() + theirs.square().mean()
         for (ours, _), (theirs, _) in zip(real, made, strict=True)
@@ -46,12 +46,12 @@ def discriminator_loss(real: Sequence[Judgement], made: Sequence[Judgement]) -> 
 
 
 def adversarial_loss(made: Sequence[Judgement]) -> Tensor:
-    """How far decoded speech is from being taken for speech."""
+    """A scalar: how far decoded speech is from being taken for speech."""
     return torch.stack([(1 - scores).square().mean() for scores, _ in made]).sum()
 
 
 def feature_loss(real: Sequence[Judgement], made: Sequence[Judgement]) -> Tensor:
-    """Distance of what the layers of the discriminators see, twice their sum as in HiFi-GAN."""
+    """A scalar: how far apart the discriminators' layers are, twice their sum as in HiFi-GAN."""
     terms = [
         (one.detach() - other).abs().mean()
         for (_, ours), (_, theirs) in zip(real, made, strict=True)

@@ -182,7 +182,12 @@ class XELearner(Learner):
         return f"x-e-1 {self.mel.kind} {ids} {hashes}"
 
     def prepare(self, example: Example) -> Item:
-        """Phones, samples, and the content features at the frames of the mel."""
+        """Phones int64 [N], samples float32 [T], and content features at the frames of the mel.
+
+        Raises:
+            TextError: it has no text, or one that cannot be said.
+            UsageError: its language is not in the settings, or it has more phones than frames.
+        """
         languages = self.config.sizes.languages
         language = example.language or languages[0]
         if language not in languages:
@@ -238,7 +243,7 @@ class XELearner(Learner):
     def loss(
         self, phase: str, batch: Batch, rng: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Least-squares of the discriminators, or the losses of synthesis and conversion."""
+        """A scalar: least squares of the discriminators, or the losses of the voice."""
         if "made" not in batch:
             self._speak(batch, rng)
         judge = self.network.discriminators

@@ -37,14 +37,14 @@ STAGE = 255
 
 
 def mu_law_classes(values: Tensor, classes: int) -> Tensor:
-    """Values in [-1, 1] to the nearest of the mu-law classes, int64 (ITU-T G.711's curve)."""
+    """Values -1 to 1 to the nearest mu-law class (ITU-T G.711's curve); any shape, then int64."""
     mu = classes - 1
     bent = values.sign() * torch.log1p(mu * values.abs().clamp(max=1)) / math.log1p(mu)
     return ((bent + 1) / 2 * mu).round().long()
 
 
 def mu_law_values(classes: Tensor, count: int) -> Tensor:
-    """The values in [-1, 1] that classes stand for, float32."""
+    """The values -1 to 1 that classes stand for; any shape, then float32."""
     mu = count - 1
     bent = 2 * classes.float() / mu - 1
     return bent.sign() * torch.expm1(bent.abs() * math.log1p(mu)) / mu

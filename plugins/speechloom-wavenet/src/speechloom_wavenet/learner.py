@@ -118,7 +118,7 @@ class WaveNetLearner(Learner):
     def loss(
         self, phase: str, batch: Batch, rng: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The mean negative log-likelihood of a sample, in nats; logged as bits."""
+        """A scalar: the mean negative log-likelihood of a sample, in nats; logged as bits."""
         targets = batch["samples"]
         if self.config.output == "mulaw":
             targets = mu_law_classes(targets, self.config.classes)

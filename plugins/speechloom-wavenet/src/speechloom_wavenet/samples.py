@@ -20,7 +20,7 @@ def to_network(config: WaveNetConfig, samples: Tensor) -> Tensor:
 
 
 def from_network(config: WaveNetConfig, samples: Tensor) -> Tensor:
-    """Undo `to_network`, but for the clipping."""
+    """Undo `to_network` for samples [T], but for the clipping."""
     return deemphasized(samples / config.gain, config.preemphasis)
 
 

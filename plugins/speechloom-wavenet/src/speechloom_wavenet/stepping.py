@@ -42,7 +42,21 @@ class SteppingSampler:
         items: Sequence[int],
         temperature: float = 1.0,
     ) -> list[Tensor]:
-        """Make the samples of some mel spectrograms; see `CompiledSampler.sample`."""
+        """Make the samples of some mel spectrograms; see `CompiledSampler.sample`.
+
+        Args:
+            mels: one for each item, float32 [D, F].
+            seeds: one for each item.
+            items: number of each item in its request.
+            temperature: scales the randomness.
+
+        Returns:
+            Samples float32 [T] of each item.
+
+        Raises:
+            UsageError: the temperature is negative, infinite or NaN.
+            WeightsError: the network gives values that are not finite.
+        """
         check_temperature(temperature)
         conditioned = [self._network.condition(mel[None])[0] for mel in mels]
         lengths = [one.shape[-1] for one in conditioned]

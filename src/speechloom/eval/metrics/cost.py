@@ -56,3 +56,4 @@ METRICS = (
     Metric("first_chunk", first_chunk, "s", "lower", ("measurement",)),
     Metric("peak_memory", peak_memory, "MiB", "lower", ("measurement",)),
 )
+"""Real-time factor, seconds to the first chunk, peak memory."""

@@ -80,3 +80,4 @@ METRICS = (
     Metric("f0_error", f0_error, "cents", "lower", ("reference",)),
     Metric("voicing_error", voicing_error, "", "lower", ("reference",)),
 )
+"""Mel-cepstral distortion, and the errors of pitch and of voicing."""

@@ -51,3 +51,4 @@ METRICS = (
     _metric("dnsmos_background", "bak_mos", False),
     _metric("dnsmos_p808", "p808_mos", False),
 )
+"""The four opinion scores that DNSMOS predicts."""

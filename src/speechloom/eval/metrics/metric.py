@@ -12,6 +12,7 @@ from speechloom.eval.sample import Sample
 __all__ = ["Metric", "Need", "Score"]
 
 Need = Literal["measurement", "reference", "regions", "transcript", "voice"]
+"""What a case must have for a metric to be computed."""
 
 _ABSENT: dict[Need, str] = {
     "measurement": "nothing was made: the result existed already",

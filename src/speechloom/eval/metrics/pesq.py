@@ -33,3 +33,4 @@ def pesq(sample: Sample) -> Score:
 
 
 METRICS = (Metric("pesq", pesq, "MOS", "higher", ("reference",), ("pesq",), _EXTRA),)
+"""PESQ, wide band."""

@@ -133,3 +133,4 @@ METRICS = (
     Metric("silence", silence, "", "lower", ("regions",)),
     Metric("variety", variety, "", "higher", ("regions",)),
 )
+"""What is heard at and within generated regions: seams, silence, variety."""

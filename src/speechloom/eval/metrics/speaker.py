@@ -69,3 +69,4 @@ METRICS = (
         _EXTRA,
     ),
 )
+"""Similarity to the wanted voice."""

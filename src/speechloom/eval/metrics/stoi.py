@@ -36,3 +36,4 @@ def stoi(sample: Sample) -> Score:
 
 
 METRICS = (Metric("stoi", stoi, "", "higher", ("reference",), ("pystoi",), _EXTRA),)
+"""Short-time objective intelligibility."""

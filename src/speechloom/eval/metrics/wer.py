@@ -95,3 +95,4 @@ METRICS = (
         "wer_reference", wer_reference, "", "lower", ("transcript", "reference"), _PACKAGES, _EXTRA
     ),
 )
+"""Word error of the result, and that of the reference beside it."""

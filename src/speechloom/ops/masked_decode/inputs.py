@@ -21,6 +21,9 @@ class SampleConfig:
             those equal to the last of them; 1 keeps all.
         guidance: weight of classifier-free guidance; 1 is the conditional scores alone.
         forbidden: ids that are never drawn.
+
+    Raises:
+        UsageError: temperature, top_k or top_p is out of its range.
     """
 
     temperature: float = 1.0
@@ -69,6 +72,7 @@ class HeadScores:
 
 
 Scores = Union[LogitScores, HeadScores]  # noqa: UP007 - an alias is evaluated on Python 3.10 too
+"""Where the scores of the open rows come from."""
 
 
 @dataclass(frozen=True, kw_only=True)

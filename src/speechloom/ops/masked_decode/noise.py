@@ -31,6 +31,9 @@ class NoiseKeys:
         stage: number of the generator in its pipeline, below 256.
         level: codebook, below 256.
         step: decoding step of the level, below 65536.
+
+    Raises:
+        UsageError: stage, level or step is negative or too large.
     """
 
     seed: Tensor

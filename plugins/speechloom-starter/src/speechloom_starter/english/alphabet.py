@@ -10,6 +10,7 @@ from speechloom_starter.phones import PHONES
 __all__ = ["ALPHABET", "SPOKEN_PHONES", "parse_phones"]
 
 ALPHABET = "radio"
+"""Name of the phones."""
 SPOKEN_PHONES: tuple[str, ...] = PHONES[1:]
 """The alphabet without the pause."""
 

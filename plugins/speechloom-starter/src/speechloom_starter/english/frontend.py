@@ -17,6 +17,7 @@ from speechloom_starter.english.sentences import MAX_CHARS, group_tokens, render
 __all__ = ["PAUSE", "Utterance", "Word", "phonemize"]
 
 PAUSE = "pau"
+"""The phone of silence."""
 _VOWELS = frozenset("aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw".split())
 _LETTER_A = ("ey",)
 _ARTICLE_A = ("ax",)

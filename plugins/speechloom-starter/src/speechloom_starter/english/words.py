@@ -25,6 +25,7 @@ def _table(text: str) -> dict[str, str]:
 MONTHS = (
     "january february march april may june july august september october november december"
 ).split()
+"""Names of the months."""
 
 ABBREVIATIONS = _table(
     "mr mister, mrs missus, messrs messieurs, etc et cetera, vs versus, ltd limited, "
@@ -66,6 +67,7 @@ REGNAL_NAMES = frozenset(
     "pius leo gregory catherine nicholas alexander frederick ferdinand francis napoleon peter ivan "
     "ptolemy ramses boniface innocent clement urban mary".split()
 )
+"""Names behind which a Roman number is an ordinal one."""
 
 SENTENCE_OPENERS = frozenset(
     "the a an he she it they we you i this that these those there here but and so if when while "
@@ -78,6 +80,7 @@ SCALES = {
     **{name: name for name in ("hundred", "thousand", "million", "billion", "trillion")},
     **_table("k thousand, K thousand, m million, M million, bn billion, B billion, T trillion"),
 }
+"""What stands behind a number to make it larger, and how it is said."""
 
 CURRENCIES = {
     "$": ("dollar", "dollars", "cent", "cents"),
@@ -85,6 +88,7 @@ CURRENCIES = {
     "\u20ac": ("euro", "euros", "cent", "cents"),
     "\u00a5": ("yen", "yen", "sen", "sen"),
 }
+"""One and several of each currency, and of its hundredth part."""
 
 _UNIT_TEXT = (
     "m meter, km kilometer, cm centimeter, mm millimeter, nm nanometer, \u00b5m micrometer, "

@@ -76,7 +76,12 @@ class Ge2eLearner(Learner):
         return json.dumps(["ge2e-1", GE2E.kind, "energy"])
 
     def prepare(self, example: Example) -> Item:
-        """Mel float32 [F, bands] of the speech, and a number for the speaker's name."""
+        """Mel float32 [F, bands] of the speech, and a number for the speaker's name.
+
+        Raises:
+            UsageError: the example names no speaker.
+            AudioError: it holds too little speech.
+        """
         if example.speaker is None:
             raise UsageError("an example needs a speaker; give it one")
         audio = example.load().mono().resampled(GE2E.rate)
@@ -108,7 +113,7 @@ class Ge2eLearner(Learner):
     def loss(
         self, phase: str, batch: Batch, rng: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The softmax form of the loss; a batch of one speaker has nothing to tell apart."""
+        """A scalar, the softmax form; a batch of one speaker has nothing to tell apart."""
         mel = batch["mel"]
         speakers, recordings = mel.shape[:2]
         embedded = self.network.encoder(mel.flatten(0, 1)).view(speakers, recordings, -1)

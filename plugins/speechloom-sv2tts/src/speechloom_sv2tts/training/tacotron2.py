@@ -185,7 +185,7 @@ class Tacotron2Learner(Learner):
     def loss(
         self, phase: str, batch: Batch, rng: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The sum of the losses of the module's docstring."""
+        """A scalar: the sum of the losses of the module's docstring."""
         mel, steps = batch["mel"], batch["steps"]
         kept = self._kept(len(mel), int(mel.shape[-1]), rng).to(mel.device)
         symbols = batch["lengths"].cpu()
