@@ -104,6 +104,12 @@ class PublicCheckpoint:
     revision: str | None = None
     sha256: Mapping[str, str] | None = None
 
+    @classmethod
+    def of(cls, spec: ComponentSpec, names: tuple[str, ...]) -> PublicCheckpoint:
+        """The one that a spec's `checkpoint_options` name."""
+        options = spec.options
+        return cls(options["checkpoint"], names, options["revision"], options["sha256"])
+
     def weights(self) -> Path:
         """The file of the weights.
 

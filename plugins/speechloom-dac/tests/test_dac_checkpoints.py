@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 
 from speechloom.checkpoints import sha256_of
 from speechloom.errors import UsageError, WeightsError
+from speechloom.published import PublicCheckpoint
 from speechloom.registry import Registry
 from speechloom.testing.inputs import made_audio
 from speechloom_dac import spec_for
 from speechloom_dac._spec import DAC_16KHZ
 from speechloom_dac.codec import DacCodec
-from speechloom_dac.weights import read_weights
+from speechloom_dac.weights import WEIGHT_NAMES, read_weights
 
 ARGUMENTS = {
     "encoder_dim": 2, "encoder_rates": [2, 4, 5, 8], "latent_dim": 8, "decoder_dim": 32,
@@ -141,7 +142,7 @@ def test_a_latent_size_of_its_own_is_kept(tmp_path: Path) -> None:
     """The 16 kbit/s network of the original chooses its latent size."""
     torch.save({"state_dict": {}, "metadata": {"kwargs": ARGUMENTS | {"latent_dim": 6}}},
                tmp_path / "weights.pth")  # fmt: skip
-    config, _, _ = read_weights(tmp_path)
+    config, _, _ = read_weights(PublicCheckpoint(tmp_path, WEIGHT_NAMES))
     assert config.latent_size == 6
 
 

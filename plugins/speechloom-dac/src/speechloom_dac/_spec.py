@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from speechloom.checkpoints import lasting_location
 from speechloom.errors import UsageError
-from speechloom.published import checkpoint_options
+from speechloom.published import PublicCheckpoint, checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom_dac.config import NetworkConfig
 
@@ -43,14 +43,15 @@ def spec_for(
         WeightsError: the checkpoint cannot be found or is of another model.
         UsageError: there are fewer codebooks than asked for.
     """
-    from speechloom_dac.weights import read_config
+    from speechloom_dac.weights import WEIGHT_NAMES, read_config
 
-    config = read_config(checkpoint, revision=revision, sha256=sha256)
+    location = lasting_location(checkpoint)
+    config = read_config(PublicCheckpoint(location, WEIGHT_NAMES, revision, sha256))
     return _spec(
         id,
         codes or id,
         config,
-        lasting_location(checkpoint),
+        location,
         num_codebooks=num_codebooks,
         revision=revision,
         sha256=sha256,

@@ -12,12 +12,18 @@ from torch.nn import functional
 from transformers import DacConfig, DacModel
 
 from speechloom.checkpoints import load_exactly, sha256_of
-from speechloom.published import PublishedCodec, buildable, check_promises, stacked_codes
+from speechloom.published import (
+    PublicCheckpoint,
+    PublishedCodec,
+    buildable,
+    check_promises,
+    stacked_codes,
+)
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom.values import Audio, Codes
 from speechloom.windows import Window, frames_at_once, over_windows, plan_windows
 from speechloom_dac.config import NetworkConfig
-from speechloom_dac.weights import read_weights
+from speechloom_dac.weights import WEIGHT_NAMES, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,10 +79,7 @@ class DacCodec(PublishedCodec):
         Raises:
             WeightsError: it cannot be found, is damaged, or is not what the facts say.
         """
-        options = spec.options
-        config, tensors, path = read_weights(
-            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
-        )
+        config, tensors, path = read_weights(PublicCheckpoint.of(spec, WEIGHT_NAMES))
         _check_facts(spec, config, path)
         with buildable(path):
             model = _network(config)

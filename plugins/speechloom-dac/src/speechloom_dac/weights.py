@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,47 +15,26 @@ from speechloom_dac.config import NetworkConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["read_config", "read_weights"]
+__all__ = ["WEIGHT_NAMES", "read_config", "read_weights"]
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "weights.pth")
+WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin", "weights.pth")
 
 
-def read_config(
-    checkpoint: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    sha256: Mapping[str, str] | None = None,
-) -> NetworkConfig:
+def read_config(checkpoint: PublicCheckpoint) -> NetworkConfig:
     """The sizes of a checkpoint.
-
-    Args:
-        checkpoint: hub id, folder or file.
-        revision: of a hub id.
-        sha256: promised hash by file name.
 
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
-    config = found.config()
+    config = checkpoint.config()
     if config is None:
-        path = found.weights()
+        path = checkpoint.weights()
         return _original_config(_original_content(path), path)
-    return NetworkConfig.from_transformers(config, checkpoint)
+    return NetworkConfig.from_transformers(config, checkpoint.location)
 
 
-def read_weights(
-    checkpoint: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    sha256: Mapping[str, str] | None = None,
-) -> tuple[NetworkConfig, dict[str, Tensor], Path]:
+def read_weights(checkpoint: PublicCheckpoint) -> tuple[NetworkConfig, dict[str, Tensor], Path]:
     """A whole checkpoint.
-
-    Args:
-        checkpoint: hub id, folder or file.
-        revision: of a hub id.
-        sha256: promised hash by file name.
 
     Returns:
         The sizes, the tensors by the names of transformers' ``DacModel`` with weight
@@ -65,10 +43,9 @@ def read_weights(
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
-    path, config = found.weights(), found.config()
+    path, config = checkpoint.weights(), checkpoint.config()
     if config is not None:
-        sizes = NetworkConfig.from_transformers(config, checkpoint)
+        sizes = NetworkConfig.from_transformers(config, checkpoint.location)
         return sizes, fold_weight_norm(read_tensors(path)), path
     content = _original_content(path)
     state = tensors_in(content["state_dict"], path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from speechloom.checkpoints import lasting_location
 from speechloom.errors import UsageError
-from speechloom.published import checkpoint_options
+from speechloom.published import PublicCheckpoint, checkpoint_options
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom_encodec.config import NetworkConfig
 
@@ -48,14 +48,15 @@ def spec_for(
         WeightsError: the checkpoint cannot be found or is of another model.
         UsageError: it has no such bandwidth or fewer codebooks, or both were given.
     """
-    from speechloom_encodec.weights import read_config
+    from speechloom_encodec.weights import WEIGHT_NAMES, read_config
 
-    config = read_config(checkpoint, revision=revision, sha256=sha256)
+    location = lasting_location(checkpoint)
+    config = read_config(PublicCheckpoint(location, WEIGHT_NAMES, revision, sha256))
     return _spec(
         id,
         codes or id,
         config,
-        lasting_location(checkpoint),
+        location,
         codebooks=_codebooks(config, bandwidth, num_codebooks),
         revision=revision,
         sha256=sha256,

@@ -11,13 +11,19 @@ from torch import Tensor, nn
 from transformers import EncodecConfig, EncodecModel
 
 from speechloom.checkpoints import load_exactly, sha256_of
-from speechloom.published import PublishedCodec, buildable, check_promises, stacked_codes
+from speechloom.published import (
+    PublicCheckpoint,
+    PublishedCodec,
+    buildable,
+    check_promises,
+    stacked_codes,
+)
 from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom.values import Audio, Codes, fit_length, samples_at
 from speechloom.windows import frames_at_once
 from speechloom_encodec.config import NetworkConfig
 from speechloom_encodec.networks import ChunkedNetwork, Network, StreamNetwork, embedded
-from speechloom_encodec.weights import read_weights
+from speechloom_encodec.weights import WEIGHT_NAMES, read_weights
 
 __all__ = ["EncodecCodec"]
 
@@ -73,10 +79,7 @@ class EncodecCodec(PublishedCodec):
         Raises:
             WeightsError: it cannot be found, is damaged, or is not what the facts say.
         """
-        options = spec.options
-        config, tensors, path = read_weights(
-            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
-        )
+        config, tensors, path = read_weights(PublicCheckpoint.of(spec, WEIGHT_NAMES))
         _check_facts(spec, config, path)
         with buildable(path):
             model = _network(config)

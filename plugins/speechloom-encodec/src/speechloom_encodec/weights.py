@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,9 @@ from speechloom_encodec.config import NetworkConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["read_config", "read_weights"]
+__all__ = ["WEIGHT_NAMES", "read_config", "read_weights"]
 
-_WEIGHTS = (
+WEIGHT_NAMES = (
     "model.safetensors",
     "pytorch_model.bin",
     "encodec_24khz-d7cc33bc.th",
@@ -27,42 +26,21 @@ _WEIGHTS = (
 )
 
 
-def read_config(
-    checkpoint: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    sha256: Mapping[str, str] | None = None,
-) -> NetworkConfig:
+def read_config(checkpoint: PublicCheckpoint) -> NetworkConfig:
     """The sizes of a checkpoint.
-
-    Args:
-        checkpoint: hub id, folder or file.
-        revision: of a hub id.
-        sha256: promised hash by file name.
 
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
-    config = found.config()
+    config = checkpoint.config()
     if config is None:
-        path = found.weights()
+        path = checkpoint.weights()
         return _original_config(_original_tensors(path), path)
-    return NetworkConfig.from_transformers(config, checkpoint)
+    return NetworkConfig.from_transformers(config, checkpoint.location)
 
 
-def read_weights(
-    checkpoint: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    sha256: Mapping[str, str] | None = None,
-) -> tuple[NetworkConfig, dict[str, Tensor], Path]:
+def read_weights(checkpoint: PublicCheckpoint) -> tuple[NetworkConfig, dict[str, Tensor], Path]:
     """A whole checkpoint.
-
-    Args:
-        checkpoint: hub id, folder or file.
-        revision: of a hub id.
-        sha256: promised hash by file name.
 
     Returns:
         The sizes, the tensors by the names of transformers' ``EncodecModel`` with weight
@@ -71,10 +49,9 @@ def read_weights(
     Raises:
         WeightsError: it cannot be found or read, or is of another model.
     """
-    found = PublicCheckpoint(checkpoint, _WEIGHTS, revision, sha256)
-    path, config = found.weights(), found.config()
+    path, config = checkpoint.weights(), checkpoint.config()
     if config is not None:
-        sizes = NetworkConfig.from_transformers(config, checkpoint)
+        sizes = NetworkConfig.from_transformers(config, checkpoint.location)
         return sizes, fold_weight_norm(read_tensors(path)), path
     tensors = _original_tensors(path)
     return _original_config(tensors, path), tensors, path
