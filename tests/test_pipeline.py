@@ -29,7 +29,7 @@ from speechloom.hooks import Hooks, hookimpl
 from speechloom.pipeline import Pipeline
 from speechloom.registry import Registry
 from speechloom.speech import Request, Speech
-from speechloom.testing.fakes import FakeAligner
+from speechloom.testing.fakes import FakeAligner, FakeFeatureGenerator, FakeTextGenerator
 from speechloom.values import Audio, Voice, joined
 
 Record = Callable[..., Audio]
@@ -775,3 +775,29 @@ def test_every_task_has_its_signature_documented() -> None:
         doc = inspect.getdoc(method) or ""
         for parameter in list(inspect.signature(method).parameters)[1:]:
             assert f"{parameter}:" in doc, f"{name}({parameter})"
+
+
+def test_durations_are_asked_for_with_the_seed(
+    pipeline: Pipeline, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of the words around an edit, and those that a continuation stretches."""
+    asked: list[int] = []
+    usual = FakeTextGenerator.durations
+
+    def durations(self: Any, *args: Any, seed: int, **options: Any) -> Any:
+        asked.append(seed)
+        return usual(self, *args, seed=seed, **options)
+
+    for fake in (FakeTextGenerator, FakeFeatureGenerator):
+        monkeypatch.setattr(fake, "durations", durations)
+    pipeline.synthesize(["one two", "three"], seed=[5, 6])
+    assert set(asked) == {5, 6}
+    source = record(2.0, 16_000)
+    for run in (
+        lambda: pipeline.edit(source, text="one two three", new_text="one tea three", seed=7),
+        lambda: pipeline.edit(source, spans=[(0.5, 0.9, "so")], seed=7),
+        lambda: pipeline.continue_(source, text="so on", seconds=0.7, seed=7),
+    ):
+        asked.clear()
+        run()
+        assert set(asked) == {7}

@@ -319,16 +319,43 @@ class RefusesBadly(FakeTextGenerator):
 
 class IgnoresTheRate(FakeTextGenerator):
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
-        return super().durations(phones, voices=voices)
+        return super().durations(phones, voices=voices, seed=seed)
 
 
 class LeavesPhonesOut(FakeTextGenerator):
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
-        return [[0, *one[1:]] for one in super().durations(phones, rate=rate, voices=voices)]
+        return [
+            [0, *one[1:]] for one in super().durations(phones, rate=rate, voices=voices, seed=seed)
+        ]
+
+
+class ForgetsTheSeed(FakeTextGenerator):
+    calls = 0
+
+    def durations(
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        self.calls += seed > 0
+        return [[4 + self.calls] * len(one) for one in super().durations(phones)]
 
 
 class KeepsGradients(FakeFeatureGenerator):
@@ -432,6 +459,7 @@ FAULTS: list[tuple[type[Any], str, str]] = [
     (RefusesBadly, "refuses_unclaimed_tasks", "but raises NotImplementedError"),
     (IgnoresTheRate, "durations_follow_the_rate", "rates 0.5, 1 and 2 last 96, 96 and 96"),
     (LeavesPhonesOut, "gives_durations", "at least 1"),
+    (ForgetsTheSeed, "gives_durations", "the same seed gave other durations"),
     (KeepsGradients, "keeps_no_gradients", "requires grad"),
     (FailsInInferenceMode, "works_in_inference_mode", "inference_mode"),
     (SkipsWords, "leaves_nothing_out", "left out of"),

@@ -160,7 +160,7 @@ def _lay_synthesize(
     request: Request, parts: Parts, source: Audio | None, voice: Voice | None
 ) -> _Laid:
     sentences = _spoken(request, parts, request.text or "")
-    frames = _durations(parts, sentences, _rate(request), voice)
+    frames = _durations(request, parts, sentences, _rate(request), voice)
     rate = parts.speaker_facts.frame_rate
     layout = synthesize.plan(sentences, frames, frame_rate=rate, max_seconds=parts.max_seconds)
     return layout, ()
@@ -219,7 +219,7 @@ def _lay_continue(
         return layout, ()
     sentences = _spoken(request, parts, request.text)
     rate = parts.speaker_facts.frame_rate
-    frames = _durations(parts, sentences, _rate(request), voice)
+    frames = _durations(request, parts, sentences, _rate(request), voice)
     if request.seconds is not None:
         said = sum(map(sum, frames)) / float(rate)
         factor = _rate(request) * said / request.seconds
@@ -229,7 +229,7 @@ def _lay_continue(
                 f"{request.seconds:g} s, which is {factor:.3g} times the usual speed; "
                 f"{SLOWEST:g} to {FASTEST:g} times can be done"
             )
-        frames = _durations(parts, sentences, factor, voice)
+        frames = _durations(request, parts, sentences, factor, voice)
     layout = continuation.plan_text(
         length,
         sentences,
@@ -256,9 +256,9 @@ def _lay_edit(request: Request, parts: Parts, source: Audio | None, voice: Voice
     words = old.word_times(times, length)
     changes = edit.changed_words(old.words, want.words)
     spans = [edit.where(change, words, length) for change in changes]
-    tempos = _tempos(parts, old, words, spans, voice)
+    tempos = _tempos(request, parts, old, words, spans, voice)
     new = [
-        _said(parts, want, change, _rate(request) * tempo, voice)
+        _said(request, parts, want, change, _rate(request) * tempo, voice)
         for change, tempo in zip(changes, tempos, strict=True)
     ]
     changed = {i for c in changes for i in range(c.old_start, c.old_stop)}
@@ -319,11 +319,11 @@ def _rate(request: Request) -> float:
 
 
 def _durations(
-    parts: Parts, sentences: Sequence[Phones], rate: float, voice: Voice | None
+    request: Request, parts: Parts, sentences: Sequence[Phones], rate: float, voice: Voice | None
 ) -> list[list[int]]:
     fits = voice is not None and voice.kind == parts.speaker_facts.voice
     voices = [voice] * len(sentences) if voice is not None and fits else None
-    return parts.speaker.durations(sentences, rate=rate, voices=voices)
+    return parts.speaker.durations(sentences, rate=rate, voices=voices, seed=request.seed)
 
 
 def _exact(seconds: float, source: Audio) -> Fraction:
@@ -353,17 +353,22 @@ def _new_words(request: Request, parts: Parts, text: str, voice: Voice | None) -
         return edit.NewWords(None)
     said = _Transcript.of(_spoken(request, parts, text))
     whole = edit.Change(0, 0, 0, len(said.words))
-    return _said(parts, said, whole, _rate(request), voice)
+    return _said(request, parts, said, whole, _rate(request), voice)
 
 
 def _said(
-    parts: Parts, want: _Transcript, change: edit.Change, rate: float, voice: Voice | None
+    request: Request,
+    parts: Parts,
+    want: _Transcript,
+    change: edit.Change,
+    rate: float,
+    voice: Voice | None,
 ) -> edit.NewWords:
     """The new words of a change with their frames; the rest of their sentences shapes these."""
     if change.new_start == change.new_stop:
         return edit.NewWords(None)
     first, last = (want.index[word][0] for word in (change.new_start, change.new_stop - 1))
-    frames = _durations(parts, want.sentences[first : last + 1], rate, voice)
+    frames = _durations(request, parts, want.sentences[first : last + 1], rate, voice)
     return want.cut(change.new_start, change.new_stop, dict(enumerate(frames, first)))
 
 
@@ -377,6 +382,7 @@ def _check_alignable(source: Audio, parts: Parts) -> None:
 
 
 def _tempos(
+    request: Request,
     parts: Parts,
     old: _Transcript,
     words: Times,
@@ -386,7 +392,7 @@ def _tempos(
     """How much faster than the generator this speaker speaks around each span."""
     if "rate" not in parts.speaker_facts.styles:
         return [1.0] * len(spans)
-    predicted = _durations(parts, old.sentences, 1.0, voice)
+    predicted = _durations(request, parts, old.sentences, 1.0, voice)
     usual = []
     for s, w in old.index:
         first, last = old.sentences[s].word_spans[w]

@@ -148,7 +148,12 @@ class Generator(Component, Protocol):
         ...
 
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
         """Frames that each phone lasts, at least 1 each.
 
@@ -156,6 +161,8 @@ class Generator(Component, Protocol):
             phones: B utterances.
             rate: speed of speech; 2.0 is twice as fast.
             voices: one per utterance, where the tempo depends on the voice.
+            seed: names the draws of a generator that draws durations; an utterance's depend on
+                the seed alone, not on the utterances beside it.
 
         Raises:
             UnsupportedCapability: it takes no phones.

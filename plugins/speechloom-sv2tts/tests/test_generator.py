@@ -99,6 +99,13 @@ def test_one_letter_and_a_long_text_are_timed(generator: Tacotron2Generator) -> 
     assert all(1 <= n <= 51 for n in frames)
 
 
+def test_the_seed_names_what_a_timing_drops(generator: Tacotron2Generator) -> None:
+    phones = [Phones(("a", "b", "c", "d") * 3, "abcd")]
+    one, again, other = (generator.timings(phones, seed=seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(one.attention, again.attention)
+    assert not torch.equal(one.attention, other.attention)
+
+
 def test_rate_scales_each_phone(generator: Tacotron2Generator) -> None:
     phones = [Phones(("a", "b", "c"), "abcd")]
     (normal,), (fast,) = (generator.durations(phones, rate=r) for r in (1.0, 2.0))

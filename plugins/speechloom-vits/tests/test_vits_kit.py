@@ -10,6 +10,7 @@ import pytest
 from speechloom.spec import ComponentSpec
 from speechloom.testing import check_plugin
 from speechloom.testing.inputs import Inputs
+from speechloom.values import Phones
 from speechloom_vits._spec import specs_of_config
 from speechloom_vits._xe_spec import (
     IPA_ENGLISH,
@@ -18,6 +19,7 @@ from speechloom_vits._xe_spec import (
     x_e_specs_of_config,
 )
 from speechloom_vits.config import DecoderConfig, VitsConfig
+from speechloom_vits.generator import VitsGenerator
 from speechloom_vits.xe_config import Alphabet, XEConfig, XESizes
 
 LETTERS = ("_", *"abcdefghijklmnopqrstuvwxyz", "'")
@@ -78,6 +80,15 @@ INPUTS = Inputs(
 )
 def test_conforms(spec: ComponentSpec) -> None:
     check_plugin(spec, inputs=INPUTS)
+
+
+def test_the_seed_draws_the_durations_of_a_stochastic_predictor() -> None:
+    phones = [Phones(LETTERS, "kit-letters")]
+    for stochastic in (True, False):
+        generator = VitsGenerator.from_random(vits(stochastic=stochastic)[0])
+        one, again, other = (generator.durations(phones, rate=0.1, seed=s) for s in (1, 1, 2))
+        assert one == again
+        assert (one != other) == stochastic
 
 
 def test_whisper_conforms(tmp_path: Path) -> None:

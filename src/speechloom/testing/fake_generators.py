@@ -34,7 +34,12 @@ class _FakeGenerator(Fake):
         return facts
 
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
         """Four frames for every phone at rate 1."""
         check_phones(self.spec, phones, rate, voices)

@@ -196,7 +196,12 @@ class SpeechSECGenerator:
         return Codes(ids, name, size, rate, lengths)
 
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
         """Refuse: this generator takes tokens.
 

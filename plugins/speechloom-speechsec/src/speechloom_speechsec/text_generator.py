@@ -98,7 +98,12 @@ class SpeechSECTextGenerator(SpeechSECGenerator):
 
     @torch.inference_mode()
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
         """Frames of each phone, the same for every voice.
 
@@ -106,6 +111,7 @@ class SpeechSECTextGenerator(SpeechSECGenerator):
             phones: B utterances.
             rate: speed of speech; 2.0 is twice as fast.
             voices: one per utterance; they change nothing.
+            seed: nothing is drawn.
 
         Raises:
             UnsupportedCapability: phones of another alphabet, or another rate than 1 where the

@@ -177,7 +177,12 @@ class Tacotron2Generator:
     # Timing -------------------------------------------------------------------------------
 
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
         """Frames of each phone, as the attention finds them.
 
@@ -188,7 +193,7 @@ class Tacotron2Generator:
             UsageError: a rate that is not positive.
         """
         check_phones(self.spec, phones, rate, voices)
-        found = self.timings(phones, voices)
+        found = self.timings(phones, voices, seed)
         for one, timing in zip(phones, found, strict=True):
             if not timing.clean:
                 logger.warning("%s: %s", self.spec.id, trouble(one, timing))
@@ -196,13 +201,14 @@ class Tacotron2Generator:
 
     @torch.inference_mode()
     def timings(
-        self, phones: Sequence[Phones], voices: Sequence[Voice] | None = None
+        self, phones: Sequence[Phones], voices: Sequence[Voice] | None = None, seed: int = 0
     ) -> list[Timing]:
         """The timing of sentences and how it was found.
 
         Args:
             phones: B sentences, at least one phone each.
             voices: one per sentence, where the network takes a voice.
+            seed: names what the pre-net drops; a sentence's draws do not depend on its place.
 
         Raises:
             UnsupportedCapability: phones or a voice that it does not claim, or none where it needs
@@ -220,17 +226,17 @@ class Tacotron2Generator:
         for at in range(0, len(order), AT_ONCE):
             chosen = order[at : at + AT_ONCE]
             some = None if vectors is None else vectors[chosen]
-            timings = self._found([ids[index] for index in chosen], some)
+            timings = self._found([ids[index] for index in chosen], some, seed)
             found |= dict(zip(chosen, timings, strict=True))
         return [found[index] for index in range(len(phones))]
 
-    def _found(self, ids: list[Tensor], voices: Tensor | None) -> Iterator[Timing]:
+    def _found(self, ids: list[Tensor], voices: Tensor | None, seed: int) -> Iterator[Timing]:
         lengths = torch.tensor([len(one) for one in ids])
         reduction = self._network.config.reduction
         patience = max(1, round(PATIENCE_SECONDS * self.facts.frame_rate / reduction))
         walk = FreeWalk(lengths, patience, self._device)
-        same = torch.zeros(len(ids), dtype=torch.int64)
-        drops = self._drops(same, same, TIMING_LEVEL)
+        first = torch.zeros(len(ids), dtype=torch.int64)
+        drops = self._drops(first + seed, first, TIMING_LEVEL)
         memory = self._memory(ids, lengths, voices)
         longest = patience * int(lengths.max()) + 1
         decoded = decode(self._network.decoder, memory, walk, drops, max_steps=longest)

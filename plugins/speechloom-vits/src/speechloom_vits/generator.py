@@ -20,10 +20,7 @@ from speechloom_vits.network import Vits
 from speechloom_vits.tiny import build_tiny
 from speechloom_vits.weights import read_weights
 
-__all__ = ["VitsGenerator", "prior_noise", "spoken_symbols"]
-
-DURATION_SEED = 0
-"""Durations are asked for before the seed of a request is known: one draw for all requests."""
+__all__ = ["VitsGenerator", "duration_noise", "prior_noise", "spoken_symbols"]
 
 
 class VitsGenerator:
@@ -32,8 +29,7 @@ class VitsGenerator:
     Items are spoken one after the other, so that a batch is what its items are alone. What is drawn
     for a frame depends on the seed, the item and the frame; the canvas's temperature scales it.
 
-    Differs from the original in two ways: `durations` are drawn once for an utterance, whatever the
-    request's seed, since the core asks for them first; and content that is no phone is the pause.
+    Differs from the original in one way: content that is no phone is the pause.
 
     Args:
         spec: made by `speechloom_vits.specs_for` or by an export.
@@ -97,7 +93,12 @@ class VitsGenerator:
 
     @torch.inference_mode()
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
         """Frames that each phone lasts; drawn, where the predictor is stochastic.
 
@@ -106,6 +107,7 @@ class VitsGenerator:
             rate: speed of speech; 2.0 is twice as fast.
             voices: one per utterance; where the checkpoint has several and none is given, the
                 first.
+            seed: names the draw; see `duration_noise`.
 
         Raises:
             UnsupportedCapability: phones of another alphabet, or voices where it has one.
@@ -113,7 +115,9 @@ class VitsGenerator:
         """
         check_phones(self.spec, phones, rate, voices)
         chosen: Sequence[Voice | None] = voices or [None] * len(phones)
-        return [self._frames(one, rate, voice) for one, voice in zip(phones, chosen, strict=True)]
+        return [
+            self._frames(one, rate, voice, seed) for one, voice in zip(phones, chosen, strict=True)
+        ]
 
     @torch.inference_mode()
     def fill(self, canvas: Canvas) -> list[Audio]:
@@ -137,7 +141,7 @@ class VitsGenerator:
 
     # One utterance ------------------------------------------------------------------------
 
-    def _frames(self, phones: Phones, rate: float, voice: Voice | None) -> list[int]:
+    def _frames(self, phones: Phones, rate: float, voice: Voice | None, seed: int) -> list[int]:
         if not phones.symbols:
             return []
         unknown = sorted({one for one in phones.symbols if one not in self._ids})
@@ -149,8 +153,7 @@ class VitsGenerator:
         config = self._network.config
         symbols = torch.tensor([[self._ids[one] for one in phones.symbols]], device=self._device)
         vector = None if voice is None else torch.from_numpy(voice.vector)
-        draw = np.random.default_rng(DURATION_SEED).standard_normal((len(phones), 2), np.float32)
-        noise = torch.from_numpy(draw.T[None].copy()).to(self._device)
+        noise = duration_noise(len(phones), seed).to(self._device)
         frames = self._network.durations(
             symbols,
             noise * config.duration_noise_scale,
@@ -228,6 +231,12 @@ def spoken_symbols(content: Tensor, segments: Tensor, pause: int) -> tuple[Tenso
     at = begins.nonzero()[:, 0]
     ends = torch.cat([at[1:], torch.tensor([len(content)])])
     return said[at], ends - at
+
+
+def duration_noise(phones: int, seed: int) -> Tensor:
+    """Standard normal draws of one utterance, float32 [1, 2, N], named by seed and phone."""
+    drawn = np.random.default_rng(seed).standard_normal((phones, 2), np.float32)
+    return torch.from_numpy(drawn.T[None].copy())
 
 
 def prior_noise(canvas: Canvas, row: int, size: int) -> Tensor:

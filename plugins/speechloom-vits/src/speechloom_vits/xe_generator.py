@@ -17,7 +17,7 @@ from speechloom.spec import ComponentSpec, SpeakerEncoderFacts
 from speechloom.values import Audio, Canvas, Phones, Voice, fit_length, samples_at
 from speechloom_vits.config import VitsConfig
 from speechloom_vits.fast import FastDecoder
-from speechloom_vits.generator import DURATION_SEED, prior_noise, spoken_symbols
+from speechloom_vits.generator import duration_noise, prior_noise, spoken_symbols
 from speechloom_vits.tiny import build_drawn, tiny_config
 from speechloom_vits.xe_config import XEConfig
 from speechloom_vits.xe_network import XESpeech
@@ -127,14 +127,20 @@ class XEGenerator:
 
     @torch.inference_mode()
     def durations(
-        self, phones: Sequence[Phones], *, rate: float = 1.0, voices: Sequence[Voice] | None = None
+        self,
+        phones: Sequence[Phones],
+        *,
+        rate: float = 1.0,
+        voices: Sequence[Voice] | None = None,
+        seed: int = 0,
     ) -> list[list[int]]:
-        """Frames that each phone lasts; one draw for every request, as in `VitsGenerator`.
+        """Frames that each phone lasts, drawn as in `VitsGenerator`.
 
         Args:
             phones: B utterances.
             rate: speed of speech; 2.0 is twice as fast.
             voices: one per utterance; without them the tempo is of no style.
+            seed: names the draw.
 
         Raises:
             UnsupportedCapability: phones of another alphabet.
@@ -142,7 +148,9 @@ class XEGenerator:
         """
         check_phones(self.spec, phones, rate, voices)
         chosen: Sequence[Voice | None] = voices or [None] * len(phones)
-        return [self._frames(one, rate, voice) for one, voice in zip(phones, chosen, strict=True)]
+        return [
+            self._frames(one, rate, voice, seed) for one, voice in zip(phones, chosen, strict=True)
+        ]
 
     @torch.inference_mode()
     def fill(self, canvas: Canvas) -> list[Audio]:
@@ -162,7 +170,7 @@ class XEGenerator:
 
     # One utterance ------------------------------------------------------------------------
 
-    def _frames(self, phones: Phones, rate: float, voice: Voice | None) -> list[int]:
+    def _frames(self, phones: Phones, rate: float, voice: Voice | None, seed: int) -> list[int]:
         if not phones.symbols:
             return []
         alphabet = self._config.alphabets[phones.alphabet]
@@ -170,8 +178,7 @@ class XEGenerator:
         if unknown:
             raise UnsupportedCapability(f"{self.spec.id} has no phone {', '.join(unknown)}")
         at = torch.tensor([[alphabet.phones.index(one) for one in phones.symbols]])
-        draw = np.random.default_rng(DURATION_SEED).standard_normal((len(phones), 2), np.float32)
-        noise = torch.from_numpy(draw.T[None].copy()) * self._voice_config.duration_noise_scale
+        noise = duration_noise(len(phones), seed) * self._voice_config.duration_noise_scale
         style = (
             torch.zeros(1, self._voice_config.speaker_size, 1)
             if voice is None

@@ -168,6 +168,8 @@ def check_gives_durations(subject: Subject) -> None:
         assert whole, f"durations must be integers of at least 1: {durations}"
         alone = [component.durations([one])[0] for one in phones]
         assert alone == durations, "durations of a batch differ from those alone"
+        first, again = (component.durations(phones, seed=3) for _ in range(2))
+        assert first == again, "the same seed gave other durations"
 
 
 @check("generator")
