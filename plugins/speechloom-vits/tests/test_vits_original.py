@@ -187,8 +187,9 @@ def test_other_symbols_must_be_named(tmp_path: Path) -> None:
         speechloom_vits.specs_for(path, id="old")
 
 
-def registered(path: Path, *sources: str) -> Registry:
-    generator, table, *readers = speechloom_vits.specs_for(path, id="old", sources=sources)[:-1]
+def registered(path: Path, *sources: str, precision: str = "float32") -> Registry:
+    specs = speechloom_vits.specs_for(path, id="old", sources=sources, precision=precision)
+    generator, table, *readers = specs[:-1]
     registry = Registry()
     registry.register(VitsGenerator.from_pretrained(generator))
     registry.register(SpeakerTable.from_pretrained(table))
@@ -242,3 +243,17 @@ def test_a_checkpoint_without_a_posterior_encoder_reads_no_recordings(tmp_path: 
     reader = speechloom_vits.specs_for(path, id="old", sources=("1",))[2]
     with pytest.raises(WeightsError, match="no posterior encoder"):
         VitsContent.from_pretrained(reader)
+
+
+def test_a_decoder_in_bfloat16_says_the_same_with_a_little_noise(tmp_path: Path) -> None:
+    path, _ = written(tmp_path)
+    said = []
+    for precision in ("float32", "bfloat16"):
+        registry = registered(path, "1", precision=precision)
+        pipeline = Pipeline(registry=registry, parts={"generator": "old"})
+        said.append(pipeline.convert(made_audio(4_000, 8_000), voice="2", seed=0).audio.samples)
+    noise = np.square(said[1] - said[0]).mean()
+    assert 0 < noise < 1e-3 * np.square(said[0]).mean()
+    (wrong, *_) = speechloom_vits.specs_for(path, id="old", precision="float8")
+    with pytest.raises(UsageError, match="float8"):
+        VitsGenerator.from_pretrained(wrong)

@@ -1,7 +1,12 @@
 """Masked decoding: the schedule, the loop, what a network must offer to them, how it runs."""
 
 from speechloom.decoding.config import DecodeConfig
-from speechloom.decoding.execution import Execution, ExecutionConfig, has_bfloat16_units
+from speechloom.decoding.execution import (
+    Execution,
+    ExecutionConfig,
+    has_bfloat16_units,
+    keep_freed_memory,
+)
 from speechloom.decoding.loop import masked_decode
 from speechloom.decoding.network import MaskedNetwork
 from speechloom.decoding.schedule import anneal, open_after
@@ -13,6 +18,7 @@ __all__ = [
     "MaskedNetwork",
     "anneal",
     "has_bfloat16_units",
+    "keep_freed_memory",
     "masked_decode",
     "open_after",
 ]

@@ -111,7 +111,7 @@ class Execution:
         bias = None if bias is None else bias.to(self.dtype)
         if not self.prepack:
             return PlainLinear(weight.to(self.dtype), bias)
-        _keep_freed_memory()
+        keep_freed_memory()
         pack = torch.ops.mkldnn._reorder_linear_weight
         return PackedLinear(pack(weight.to(self.dtype).contiguous()), bias, weight.shape[0])
 
@@ -121,14 +121,14 @@ class Execution:
 
 
 @cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next layer instead of giving it back.
 
-    oneDNN allocates each result. glibc returns blocks of megabytes to the system as soon as they
-    are freed, and the next layer's first touch of every page enters the kernel again: a quarter
-    of a pass of a 512 x 6 Conformer in float32. Freeing one large block, as here, raises the
-    limits from which it does so to the block's size and twice that (mallopt(3),
-    M_MMAP_THRESHOLD). Other allocators do not mind.
+    For networks that run on a CPU; once is enough. oneDNN allocates each result. glibc returns
+    blocks of megabytes to the system as soon as they are freed, and the next layer's first touch
+    of every page enters the kernel again: a quarter of a pass of a 512 x 6 Conformer in float32.
+    Freeing one large block, as here, raises the limits from which it does so to the block's size
+    and twice that (mallopt(3), M_MMAP_THRESHOLD). Other allocators do not mind.
     """
     torch.empty(LARGEST_LIMIT, dtype=torch.uint8)
 

@@ -46,6 +46,7 @@ def specs_of_config(
     sha256: Mapping[str, str] | None = None,
     weights_license: str | None = None,
     install: str = "pip install speechloom-vits",
+    precision: str = "float32",
 ) -> list[ComponentSpec]:
     """The specs of a network whose configuration is at hand.
 
@@ -63,6 +64,7 @@ def specs_of_config(
         sha256: promised hash by file name.
         weights_license: SPDX id, or a sentence.
         install: the command that installs it.
+        precision: as in `specs_for`.
 
     Returns:
         The generator; where there are several speakers, the table of their voices; and for each
@@ -91,6 +93,7 @@ def specs_of_config(
             "network": config.model_dump(mode="json"),
             "phones": list(phones),
             "pause": pause,
+            "precision": precision,
         },
     }
     generator = ComponentSpec(
@@ -165,6 +168,7 @@ def specs_for(
     revision: str | None = None,
     sha256: Mapping[str, str] | None = None,
     weights_license: str | None = None,
+    precision: str = "float32",
 ) -> list[ComponentSpec]:
     """The specs of any VITS checkpoint, to be given to ``Registry.register``.
 
@@ -184,6 +188,8 @@ def specs_for(
         revision: branch, tag or commit of a hub id.
         sha256: promised hash by file name.
         weights_license: SPDX id, or a sentence; MMS voices are CC-BY-NC-4.0.
+        precision: of the decoder: ``float32``; ``bfloat16``, half the work on processors with units
+            for it, with noise about 40 dB below speech; or ``auto``, which takes it there.
 
     Returns:
         The generator and its front end; where there are several speakers the table of their
@@ -224,6 +230,7 @@ def specs_for(
         "revision": revision,
         "sha256": sha256,
         "weights_license": weights_license,
+        "precision": precision,
     }
     specs = specs_of_config(config, **shared)
     if text.rules is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from speechloom.checkpoints import load_exactly, pinned_files
 from speechloom.claims import check_canvas, check_phones
+from speechloom.decoding import ExecutionConfig
 from speechloom.errors import UnsupportedCapability
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec, GeneratorFacts
@@ -48,7 +49,8 @@ class VitsGenerator:
     ) -> None:
         self._spec = spec
         self._network = network.train(False).requires_grad_(False).to(device)
-        self._decoder = FastDecoder(self._network.decoder)
+        precision = ExecutionConfig(precision=spec.options.get("precision", "float32"))
+        self._decoder = FastDecoder(self._network.decoder, precision.on(device).dtype)
         self._weights = dict(weights or {})
         self._device = torch.device(device)
         self._ids = {phone: index for index, phone in enumerate(spec.options["phones"])}
