@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from speechloom import WeightsError
+from speechloom import UsageError, WeightsError
 from speechloom.errors import PluginError
 from speechloom.records import Status
 from speechloom.registry import Registry
@@ -49,6 +49,21 @@ def test_specs_say_what_they_need() -> None:
     assert spec.facts.vocabulary == "mine"  # type: ignore[union-attr]
     assert spec.requires == ("fairseq2>=0.8,<0.9", "torch==2.9.1")
     assert spec.options["checkpoint"] == "card:wav2vec2_base"
+
+
+def test_specs_hold_from_any_folder_and_of_known_families_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "k.npy", CENTROIDS.numpy())
+    monkeypatch.chdir(tmp_path)
+    spec = spec_for(".", id="mine", kmeans="k.npy", vocabulary_size=4, layer=6)
+    here = tmp_path.resolve()
+    assert [spec.options[name] for name in ("checkpoint", "kmeans")] == [
+        str(here),
+        str(here / "k.npy"),
+    ]
+    with pytest.raises(UsageError, match="family must be one of wav2vec2, w2vbert"):
+        spec_for(".", id="x", kmeans="k.npy", vocabulary_size=4, layer=6, family="hubert")  # type: ignore[arg-type]
 
 
 @settings(max_examples=20, deadline=None)
@@ -94,6 +109,9 @@ def test_damaged_and_unsafe_centroids_are_refused(tmp_path: Path) -> None:
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(cut.read_bytes()[:-5])
     (tmp_path / "k.bin").write_bytes(b"km")
-    for name in ("object.npy", "other.safetensors", "cut.safetensors", "k.bin", "missing.npy"):
+    with (tmp_path / "several.npy").open("wb") as file:
+        np.savez(file, CENTROIDS.numpy(), CENTROIDS.numpy())
+    unreadable = ("object.npy", "several.npy", "other.safetensors", "cut.safetensors", "k.bin")
+    for name in (*unreadable, "missing.npy"):
         with pytest.raises(WeightsError, match="holds no centroids that can be read"):
             read_centroids(tmp_path / name, size=4, width=3)

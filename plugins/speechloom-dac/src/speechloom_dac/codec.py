@@ -23,6 +23,7 @@ from speechloom.spec import CodecFacts, ComponentSpec
 from speechloom.values import Audio, Codes
 from speechloom.windows import Window, frames_at_once, over_windows, plan_windows
 from speechloom_dac.config import NetworkConfig
+from speechloom_dac.layers import make_lean
 from speechloom_dac.weights import WEIGHT_NAMES, read_weights
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class DacCodec(PublishedCodec):
         super().__init__(spec, weights)
         self._config = config
         self._model = model.train(False).requires_grad_(False).to(device)
+        make_lean(self._model)
         self._levels = self._model.quantizer.quantizers[: self.facts.codebooks]
         # Codes are looked up by angle: the directions of the entries, once.
         self._directions = [functional.normalize(one.codebook.weight) for one in self._levels]

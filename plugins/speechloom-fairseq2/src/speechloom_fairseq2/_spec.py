@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
+from speechloom.checkpoints import lasting_location
+from speechloom.errors import UsageError
 from speechloom.published import checkpoint_options
 from speechloom.spec import ComponentSpec, TokenizerFacts
 
@@ -14,6 +16,7 @@ __all__ = ["XLSR2_1B", "spec_for"]
 
 SAMPLE_RATE = 16_000
 FRAME_RATE = Fraction(50)
+FAMILIES = ("wav2vec2", "w2vbert")
 MAX_SECONDS = 80.0
 """The relative positions of w2v-BERT end at 4096 frames, and attention costs the square of them."""
 
@@ -54,7 +57,12 @@ def spec_for(
         sha256: promised hashes by file name.
         weights_license: SPDX id, or a sentence, of the weights.
         summary: one line for listings.
+
+    Raises:
+        UsageError: there is no such family.
     """
+    if family not in FAMILIES:
+        raise UsageError(f"the family must be one of {', '.join(FAMILIES)}, but is {family!r}")
     return ComponentSpec(
         id=id,
         implementation="speechloom_fairseq2.tokenizer:Fairseq2Tokenizer",
@@ -76,10 +84,10 @@ def spec_for(
         ),
         homepage="https://github.com/facebookresearch/fairseq2",
         options=checkpoint_options(
-            checkpoint,
+            lasting_location(checkpoint),
             revision=revision,
             sha256=sha256,
-            kmeans=os.fspath(kmeans),
+            kmeans=lasting_location(kmeans),
             layer=layer,
             family=family,
             arch=arch,

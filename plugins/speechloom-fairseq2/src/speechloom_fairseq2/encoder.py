@@ -30,6 +30,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from speechloom.checkpoints import find_checkpoint, load_exactly, read_checkpoint
 from speechloom.errors import WeightsError
+from speechloom.published import buildable
 
 __all__ = ["SpeechEncoder", "file_of", "load_encoder", "tiny_encoder"]
 
@@ -124,9 +125,9 @@ def load_encoder(options: Mapping[str, Any]) -> tuple[SpeechEncoder, Path]:
             f"layer {layer} was asked for, but {options['checkpoint']} has layers 1 to "
             f"{sizes.num_encoder_layers}"
         )
-    encoder = SpeechEncoder(
-        replace(sizes, num_encoder_layers=layer), normalize=options["normalize"]
-    )
+    wanted_sizes = replace(sizes, num_encoder_layers=layer)
+    with buildable(options["checkpoint"]):
+        encoder = SpeechEncoder(wanted_sizes, normalize=options["normalize"])
     wanted = encoder.state_dict()
     load_exactly(encoder, {k: v for k, v in tensors.items() if k in wanted}, path)
     return encoder.eval().requires_grad_(False), path
@@ -142,7 +143,13 @@ def _config(options: Mapping[str, Any]) -> Wav2Vec2Config | W2VBertConfig:
             f"{', '.join(sorted(hub.get_archs()))}"
         )
     config = hub.get_arch_config(options["arch"]) if card is None else hub.get_model_config(card)
-    changed = replace(_encoder_config(config), **(options["config"] or {}))
+    try:
+        changed = replace(_encoder_config(config), **(options["config"] or {}))
+    except TypeError as error:
+        raise WeightsError(
+            f"fairseq2's Wav2Vec2EncoderConfig has no such fields: {error}; correct the config "
+            "that was given to spec_for"
+        ) from error
     if isinstance(config, W2VBertConfig):
         return replace(config, w2v2_config=replace(config.w2v2_config, encoder_config=changed))
     return replace(cast("Wav2Vec2Config", config), encoder_config=changed)

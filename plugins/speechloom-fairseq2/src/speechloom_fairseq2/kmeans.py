@@ -32,7 +32,7 @@ def read_centroids(
     """
     try:
         centroids, metadata = _read(path)
-    except (SafetensorError, OSError, ValueError, EOFError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, EOFError) as error:
         raise WeightsError(
             f"{path} holds no centroids that can be read ({type(error).__name__}: {error}); give "
             "a .safetensors file with the tensor `centroids`, or a .npy file with one array [V, D]"

@@ -219,6 +219,8 @@ def test_wrong_input_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]
     refused(
         r"does not fit SpeechEncoder.* instead of", config={**TINY_WAV2VEC, "ffn_inner_dim": 32}
     )
+    refused("has no such fields", config={"model_size": 3})
+    refused("no network can be built", config={**TINY_WAV2VEC, "num_encoder_attn_heads": 5})
     (width, kernel, stride), *rest = CONVS
     slower = {**TINY_WAV2VEC, "feature_extractor_layer_descs": [(width, kernel, 2 * stride), *rest]}
     refused("promises frame rate 50, but .* has 25", config=slower)
@@ -246,6 +248,9 @@ def test_bad_audio_is_refused(folder: Path) -> None:
         tokenizer.encode([Audio(np.full((1, 400), np.nan, np.float32), RATE)])
     with pytest.raises(UsageError, match="up to 80 s at once"):
         tokenizer.encode([Audio(np.zeros((1, 81 * RATE), np.float32), RATE)])
+    for method in (tokenizer.encode, tokenizer.features):
+        with pytest.raises(UsageError, match="there is no audio to encode"):
+            method([])
 
 
 def test_the_example_runs(
