@@ -42,6 +42,7 @@ def spec_for(
     temperature: float = 1.0,
     seed: int = 0,
     segment_frames: int | None = None,
+    precision: str = "float32",
 ) -> ComponentSpec:
     """The spec of a WaveNet checkpoint, to be given to ``Registry.register`` with `WaveNetVocoder`.
 
@@ -59,6 +60,8 @@ def spec_for(
         temperature: divides logits and multiplies deviations; below 1 is less noisy.
         seed: of the draws.
         segment_frames: make long items in pieces of so many frames side by side; None for one.
+        precision: of the weights on a CPU: ``float32``; ``bfloat16``, faster for single items; or
+            ``auto``, which takes it on processors with units for it.
 
     Raises:
         WeightsError: the checkpoint cannot be found or is of another model.
@@ -78,6 +81,7 @@ def spec_for(
         temperature=temperature,
         seed=seed,
         segment_frames=segment_frames,
+        precision=precision,
     )
 
 

@@ -75,49 +75,69 @@ _row_width = _exactly(row_size)
 def _add_products(typing_context, sums, at, weights, first, inputs, start, count):
     """sums[at : at + 64] += weights[first + 64 i + j] * inputs[start + i], for i < count.
 
-    All three are float32 [N], weights aligned to 32 bytes at `first`.
+    All three are float32 [N], weights aligned to 32 bytes at `first`; or weights are bfloat16 as
+    `sampler` packs them, uint16 [N].
     """
     signature = types.void(sums, types.intp, weights, types.intp, inputs, types.intp, types.intp)
+    read = _read_halves if weights.dtype == types.uint16 else _read_floats
 
     def generate(context, builder, signature, arguments):
         def pointer(index):
             array = context.make_array(signature.args[index])(context, builder, arguments[index])
             return builder.gep(array.data, [arguments[index + 1]])
 
-        vector = ir.VectorType(ir.FloatType(), LANES)
         total, weight, value = pointer(0), pointer(2), pointer(4)
         registers = range(PANEL // LANES)
-
-        def lanes(base, register):
-            place = builder.gep(base, [context.get_constant(types.intp, register * LANES)])
-            return builder.bitcast(place, vector.as_pointer())
-
-        held = [cgutils.alloca_once(builder, vector) for _ in registers]
+        held = [cgutils.alloca_once(builder, _VECTOR) for _ in registers]
         for register in registers:
-            builder.store(builder.load(lanes(total, register), align=4), held[register])
+            place = _lanes(builder, total, register * LANES, _VECTOR)
+            builder.store(builder.load(place, align=4), held[register])
         with cgutils.for_range(builder, arguments[6]) as loop:
-            scalar = builder.load(builder.gep(value, [loop.index]))
-            lane = builder.insert_element(
-                ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
-            )
-            spread = builder.shuffle_vector(
-                lane,
-                ir.Constant(vector, ir.Undefined),
-                ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES),
-            )
+            spread = _spread(builder, builder.load(builder.gep(value, [loop.index])))
             size = context.get_constant(types.intp, PANEL)
             row = builder.gep(weight, [builder.mul(loop.index, size)])
-            for register in registers:
-                product = builder.fmul(
-                    builder.load(lanes(row, register), align=4), spread, flags=["contract"]
-                )
+            for register, factor in enumerate(read(builder, row)):
+                product = builder.fmul(factor, spread, flags=["contract"])
                 added = builder.fadd(builder.load(held[register]), product, flags=["contract"])
                 builder.store(added, held[register])
         for register in registers:
-            builder.store(builder.load(held[register]), lanes(total, register), align=4)
+            place = _lanes(builder, total, register * LANES, _VECTOR)
+            builder.store(builder.load(held[register]), place, align=4)
         return context.get_dummy_value()
 
     return signature, generate
+
+
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_WORDS = ir.VectorType(ir.IntType(32), LANES)
+
+
+def _lanes(builder, base, offset, vector):
+    """A pointer to a vector, `offset` elements behind a pointer to elements."""
+    place = builder.gep(base, [ir.Constant(ir.IntType(64), offset)])
+    return builder.bitcast(place, vector.as_pointer())
+
+
+def _spread(builder, scalar):
+    """A vector of one value."""
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    lane = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(lane, nothing, ir.Constant(_WORDS, [0] * LANES))
+
+
+def _read_floats(builder, row):
+    """The vectors of a panel's row, one after the other."""
+    for offset in range(0, PANEL, LANES):
+        yield builder.load(_lanes(builder, row, offset, _VECTOR), align=4)
+
+
+def _read_halves(builder, row):
+    """The same of bfloat16: a word holds a lane of one vector low and of the next one high."""
+    half, high = (ir.Constant(_WORDS, [n] * LANES) for n in (16, 0xFFFF0000))
+    for offset in range(0, PANEL, 2 * LANES):
+        words = builder.load(_lanes(builder, row, offset, _WORDS), align=4)
+        yield builder.bitcast(builder.shl(words, half), _VECTOR)
+        yield builder.bitcast(builder.and_(words, high), _VECTOR)
 
 
 @_exactly
@@ -295,8 +315,8 @@ def make_samples(
         shape: (kind, taps, residual, gate, skip, channels, mixtures): `kind` is MULAW, LOGISTIC or
             GAUSSIAN, `channels` those of a distribution, `mixtures` its logits.
         dilations: int64 [L].
-        weights: float32, panels in the order of use: per layer the taps, oldest first, and the
-            projections; then the hidden and the last matrix.
+        weights: float32 or packed bfloat16, panels in the order of use: per layer the taps, oldest
+            first, and the projections; then the hidden and the last matrix.
         biases: float32, per layer those of the projections, padded; then of hidden and last.
         entry: float32 [classes + 1, R] or [2, R]: the first matrix's rows, its bias last.
         conditioning: float32 [T, B, L, G], with the biases of the dilated convolutions.

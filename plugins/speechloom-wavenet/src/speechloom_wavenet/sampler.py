@@ -21,7 +21,15 @@ from speechloom.errors import WeightsError
 from speechloom.values import pad_stack
 from speechloom_wavenet.config import WaveNetConfig
 from speechloom_wavenet.distribution import STAGE, check_temperature, start
-from speechloom_wavenet.kernels import GAUSSIAN, LOGISTIC, MULAW, PANEL, make_samples, padded
+from speechloom_wavenet.kernels import (
+    GAUSSIAN,
+    LANES,
+    LOGISTIC,
+    MULAW,
+    PANEL,
+    make_samples,
+    padded,
+)
 from speechloom_wavenet.network import ROOT_HALF, Layer, WaveNet
 
 __all__ = ["CompiledSampler"]
@@ -30,6 +38,7 @@ BLOCK = 256
 """Samples of a block: its conditioning for all layers (6 MB for a large network) stays cached."""
 
 Floats = NDArray[np.float32]
+Halves = NDArray[np.uint16]
 Integers = NDArray[np.int64]
 
 
@@ -39,7 +48,7 @@ class _Packed:
 
     shape: tuple[int, int, int, int, int, int, int]
     dilations: Integers
-    weights: Floats
+    weights: Floats | Halves
     biases: Floats
     entry: Floats
     places: Integers
@@ -48,7 +57,7 @@ class _Packed:
     conditioning_bias: Tensor
 
     @classmethod
-    def of(cls, network: WaveNet) -> _Packed:
+    def of(cls, network: WaveNet, dtype: torch.dtype) -> _Packed:
         config = network.config
         kinds = {"mulaw": MULAW, "logistic": LOGISTIC, "gaussian": GAUSSIAN}
         mixtures = {"mulaw": config.classes, "logistic": config.mixtures, "gaussian": 1}
@@ -62,6 +71,7 @@ class _Packed:
         for matrix in (network.hidden, network.last):
             weights.append(_panels(matrix.weight[:, :, 0]))
             biases.append(_filled(_bias(matrix)))
+        panels = torch.cat([part.reshape(-1) for part in weights])
         rings = [(config.kernel - 1) * dilation + 1 for dilation in config.dilations]
         return cls(
             shape=(
@@ -74,7 +84,7 @@ class _Packed:
                 mixtures[config.output],
             ),
             dilations=np.array(config.dilations, np.int64),
-            weights=_aligned(torch.cat([part.reshape(-1) for part in weights]).numpy()),
+            weights=_aligned(panels.numpy() if dtype == torch.float32 else _halves(panels)),
             biases=torch.cat(biases).numpy(),
             entry=torch.cat([network.first.weight[:, :, 0].T, _bias(network.first)[None]]).numpy(),
             places=np.cumsum([0, *rings[:-1]]).astype(np.int64),
@@ -107,10 +117,17 @@ def _filled(vector: Tensor) -> Tensor:
     return torch.nn.functional.pad(vector, (0, padded(len(vector)) - len(vector)))
 
 
-def _aligned(values: Floats) -> Floats:
+def _halves(panels: Tensor) -> Halves:
+    """Rounded to bfloat16, two vectors lane by lane, as `kernels` reads them."""
+    bits = panels.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    return np.ascontiguousarray(bits.reshape(-1, 2, LANES).swapaxes(1, 2)).reshape(-1)
+
+
+def _aligned(values: Floats | Halves) -> Floats | Halves:
     """A copy that begins at a cache line, so that no register's load crosses one."""
-    room = np.empty(values.size + 16, np.float32)
-    first = (-room.ctypes.data % 64) // 4
+    line = 64 // values.itemsize
+    room = np.empty(values.size + line, values.dtype)
+    first = (-room.ctypes.data % 64) // values.itemsize
     copy = room[first : first + values.size]
     copy[:] = values
     return copy
@@ -124,13 +141,15 @@ class CompiledSampler:
 
     Args:
         network: on the CPU, float32; its weights are copied.
+        dtype: of the copy: float32; or bfloat16, half of what is read for every sample, which is
+            what a single item waits for. Sums are float32 all the same.
     """
 
     @torch.no_grad()
-    def __init__(self, network: WaveNet) -> None:
+    def __init__(self, network: WaveNet, dtype: torch.dtype = torch.float32) -> None:
         self.config = network.config
         self._network = network
-        self._packed = _Packed.of(network)
+        self._packed = _Packed.of(network, dtype)
 
     def sample(
         self,

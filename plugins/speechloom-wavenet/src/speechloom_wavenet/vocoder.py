@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from speechloom.checkpoints import pinned_files, sha256_of
+from speechloom.decoding import ExecutionConfig
 from speechloom.errors import WeightsError
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec, VocoderFacts
@@ -32,10 +33,11 @@ class WaveNetVocoder:
     captured graph.
 
     Args:
-        spec: its facts say the mel; its options may have ``seed`` (0), ``temperature`` (1.0) and
+        spec: its facts say the mel; its options may have ``seed`` (0), ``temperature`` (1.0),
             ``segment_frames`` (None: an item is made in one piece; else long items are made in
             pieces of so many frames at once, cross-faded, which uses more threads and reads the
-            weights less often).
+            weights less often) and ``precision`` of the weights on a CPU (``float32``, or
+            ``bfloat16``, faster for single items).
         network: in evaluation mode.
         weights: sha256 by file name.
         device: where it computes.
@@ -54,7 +56,12 @@ class WaveNetVocoder:
         self._spec, self._facts, self._weights = spec, facts, dict(weights)
         self._network = network.train(False).requires_grad_(False).to(device)
         is_host = torch.device(device).type == "cpu"
-        self._sampler = CompiledSampler(network) if is_host else SteppingSampler(network)
+        precision = ExecutionConfig(precision=spec.options.get("precision", "float32"))
+        self._sampler = (
+            CompiledSampler(network, precision.on(device).dtype)
+            if is_host
+            else SteppingSampler(network)
+        )
         self._device = torch.device(device)
 
     @property
