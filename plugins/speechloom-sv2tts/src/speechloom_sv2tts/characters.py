@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from speechloom.errors import TextError
-from speechloom.spec import ComponentSpec, FrontendFacts
+from speechloom.spec import FrontendFacts
 from speechloom.values import Phones
+from speechloom.weightless import Weightless
 from speechloom_sv2tts.symbols import PAUSE
 
 __all__ = ["CharacterFrontend", "in_words"]
@@ -51,31 +52,8 @@ class _Token:
         return bool(self.word and self.symbols)
 
 
-class CharacterFrontend:
+class CharacterFrontend(Weightless):
     """English text to characters, a `Phones` per sentence."""
-
-    def __init__(self, spec: ComponentSpec) -> None:
-        self._spec = spec
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """It has none."""
-        return {}
-
-    @classmethod
-    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> CharacterFrontend:
-        """There is nothing to load."""
-        return cls(spec)
-
-    @classmethod
-    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> CharacterFrontend:
-        """There is nothing random."""
-        return cls(spec)
 
     def phonemize(
         self, text: str, *, lexicon: Mapping[str, Sequence[str]] | None = None

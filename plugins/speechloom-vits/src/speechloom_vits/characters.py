@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from speechloom.errors import BackendUnavailable, TextError
 from speechloom.spec import ComponentSpec, FrontendFacts
 from speechloom.values import Phones
+from speechloom.weightless import Weightless
 from speechloom_vits.symbols import SPACE
 
 __all__ = ["CharacterFrontend", "TextRules"]
@@ -61,7 +62,7 @@ class _Word:
     symbols: tuple[str, ...]
 
 
-class CharacterFrontend:
+class CharacterFrontend(Weightless):
     """Text to the characters of a checkpoint's alphabet.
 
     The rules are those of transformers' ``VitsTokenizer``, with these differences: letters and
@@ -74,32 +75,12 @@ class CharacterFrontend:
     """
 
     def __init__(self, spec: ComponentSpec) -> None:
-        self._spec = spec
+        super().__init__(spec)
         facts = spec.facts
         assert isinstance(facts, FrontendFacts)
         self._facts = facts
         self._rules = TextRules.model_validate(spec.options)
         self._phones = frozenset(facts.phones)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """None: an alphabet has no weights."""
-        return {}
-
-    @classmethod
-    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> CharacterFrontend:
-        """Build it; everything is in the spec."""
-        return cls(spec)
-
-    @classmethod
-    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> CharacterFrontend:
-        """The same; nothing of it is random."""
-        return cls(spec)
 
     def phonemize(
         self, text: str, *, lexicon: Mapping[str, Sequence[str]] | None = None

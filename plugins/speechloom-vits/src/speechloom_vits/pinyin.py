@@ -11,6 +11,7 @@ from typing import Any
 from speechloom.errors import BackendUnavailable, TextError
 from speechloom.spec import ComponentSpec, FrontendFacts
 from speechloom.values import Phones
+from speechloom.weightless import Weightless
 
 __all__ = ["PinyinFrontend"]
 
@@ -21,7 +22,7 @@ _PIECE = re.compile(
 _Word = tuple[str, int, tuple[str, ...]]
 
 
-class PinyinFrontend:
+class PinyinFrontend(Weightless):
     """Characters to pinyin: jieba finds the words, pypinyin reads them.
 
     A syllable is its letters and the digit of its tone, 5 for the neutral one; as in X-E-Speech.
@@ -32,30 +33,10 @@ class PinyinFrontend:
     """
 
     def __init__(self, spec: ComponentSpec) -> None:
-        self._spec = spec
+        super().__init__(spec)
         facts = spec.facts
         assert isinstance(facts, FrontendFacts)
         self._facts = facts
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """None: dictionaries belong to the packages."""
-        return {}
-
-    @classmethod
-    def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> PinyinFrontend:
-        """Build it; the packages are imported when text comes."""
-        return cls(spec)
-
-    @classmethod
-    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> PinyinFrontend:
-        """The same; nothing of it is random."""
-        return cls(spec)
 
     def phonemize(
         self, text: str, *, lexicon: Mapping[str, Sequence[str]] | None = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from speechloom.mel import MelSpec
 from speechloom.spec import ComponentSpec, VocoderFacts
 from speechloom.values import Audio, Features
+from speechloom.weightless import Weightless
 from speechloom_wavenet.playing import items_of
 from speechloom_wavenet.samples import deemphasized
 
@@ -23,7 +22,7 @@ MOMENTUM = 0.99
 SMALLEST = 1e-10
 
 
-class GriffinLimVocoder:
+class GriffinLimVocoder(Weightless):
     """Finds phases that a mel spectrogram's magnitudes go together with.
 
     Griffin and Lim 1984, "Signal estimation from modified short-time Fourier transform", with the
@@ -40,30 +39,15 @@ class GriffinLimVocoder:
     def __init__(self, spec: ComponentSpec, device: str = "cpu") -> None:
         facts = spec.facts
         assert isinstance(facts, VocoderFacts), f"{spec.id} is a {spec.kind}"
-        self._spec, self._facts = spec, facts
+        super().__init__(spec)
+        self._facts = facts
         self._mel = MelSpec.from_kind(facts.features)
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """Empty: it has none."""
-        return {}
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> GriffinLimVocoder:
         """Build it for the kind that the facts name."""
         return cls(spec, device)
-
-    @classmethod
-    def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> GriffinLimVocoder:
-        """Build it; there is nothing random about it."""
-        del seed
-        return cls(spec)
 
     @torch.no_grad()
     def render(self, features: Features) -> list[Audio]:
