@@ -74,6 +74,7 @@ def test_pieces_equal_the_whole(
         whole = mono._model.quantizer.encode(latents, 6.0)[:, 0]
         played = mono._model.decoder(mono._model.quantizer.decode(whole[:, None]))[0].numpy()
     monkeypatch.setattr(codec_module, "WINDOW_SECONDS", frames / 75)
+    monkeypatch.setattr(codec_module, "PIECE_SECONDS", frames / 75)
     codes = mono.encode([audio])
     assert torch.equal(codes.ids[0], whole)
     np.testing.assert_allclose(mono.decode(codes)[0].samples, played, rtol=0, atol=1e-5)

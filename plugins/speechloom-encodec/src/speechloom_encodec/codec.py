@@ -28,12 +28,15 @@ from speechloom_encodec.weights import WEIGHT_NAMES, read_weights
 __all__ = ["EncodecCodec"]
 
 WINDOW_SECONDS = 32.0
-"""What a stream encodes or decodes at once; longer signals take as much memory as this.
+"""What a stream encodes at once; longer signals take as much memory as this.
 
 Up to here a recording is one pass, and its codes are the original's to the bit. Pieces round
 differently from the whole, and where two entries are almost equally near another one can be taken:
 up to two codes in ten thousand were seen.
 """
+
+PIECE_SECONDS = 2.0
+"""What a stream decodes at once: little enough to stay in the processor's cache."""
 
 RESIDUAL_GAIN = 0.3
 """Of random weights: residual units that add little do not amplify rounding errors."""
@@ -122,7 +125,7 @@ class EncodecCodec(PublishedCodec):
         rate = self.facts.sample_rate
         played = []
         for item in range(len(codes.lengths)):
-            pieces = list(self._pieces(codes, item, self._frames(WINDOW_SECONDS)))
+            pieces = list(self._pieces(codes, item, self._frames(PIECE_SECONDS)))
             length = samples_at(int(codes.lengths[item]), rate, self.facts.frame_rate)
             played.append(Audio(fit_length(np.concatenate(pieces, 1), length), rate))
         return played

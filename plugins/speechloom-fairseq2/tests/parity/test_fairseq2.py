@@ -220,7 +220,7 @@ def test_wrong_input_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]
         r"does not fit SpeechEncoder.* instead of", config={**TINY_WAV2VEC, "ffn_inner_dim": 32}
     )
     refused("has no such fields", config={"model_size": 3})
-    refused("no network can be built", config={**TINY_WAV2VEC, "num_encoder_attn_heads": 5})
+    refused("no network can be built", config={**TINY_WAV2VEC, "num_encoder_attn_heads": 0})
     (width, kernel, stride), *rest = CONVS
     slower = {**TINY_WAV2VEC, "feature_extractor_layer_descs": [(width, kernel, 2 * stride), *rest]}
     refused("promises frame rate 50, but .* has 25", config=slower)
