@@ -1,7 +1,7 @@
 """What MkDocs cannot do by itself: pages made from other files, mathematics, notebooks.
 
-* A page for every folder in `plugins`, from its README; the changelog; a page for each public
-  module; the plugin directory from `directory.yaml`; the template repository.
+* A page for every folder in `plugins`, from its README; the changelog; the reference of each public
+  module and each plugin; the plugin directory from `directory.yaml`; the template repository.
 * Formulas become MathML while the site is built: a reader's browser loads no script for them.
 * Every tutorial can be downloaded as a notebook, made from the same Markdown.
 """
@@ -43,40 +43,55 @@ HIGHLIGHT = {".py": "python", ".toml": "toml", ".yml": "yaml", ".md": "markdown"
 
 
 def plugin_pages() -> dict[str, str]:
-    """Path in the site and text of the page of each plugin that has a README."""
+    """Path in the site and text of the page of each plugin, which is its README."""
     return {
-        f"plugins/{path.parent.name}.md": path.read_text(encoding="utf-8")
+        f"plugins/{path.parent.name}.md": f"{path.read_text(encoding='utf-8')}\n"
+        f"[Reference of its public names](../reference/{path.parent.name}.md)\n"
         for path in sorted(ROOT.glob("plugins/*/README.md"))
-        if path.read_text(encoding="utf-8").strip()
     }
 
 
-def public_modules() -> list[str]:
-    """Names of the core's modules that say with `__all__` what is public of them."""
-    source = ROOT / "src"
-    found = []
-    for path in sorted(source.glob("speechloom/**/*.py")):
+def public_names(source: Path) -> dict[str, list[str]]:
+    """What each module of a folder lists in `__all__`, by the name of the module."""
+    found = {}
+    for path in sorted(source.glob("*/**/*.py")):
         parts = path.relative_to(source).with_suffix("").parts
-        if any(part.startswith("_") and part != "__init__" for part in parts) or (
-            {"cli", "templates", "cpu_kernels"} & set(parts)
-        ):
+        private = any(part.startswith("_") and part != "__init__" for part in parts)
+        if private or {"cli", "templates", "cpu_kernels", "fake_specs"} & set(parts):
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(
-            isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
-            for node in tree.body
-        ):
-            found.append(".".join(part for part in parts if part != "__init__"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                name = ".".join(part for part in parts if part != "__init__")
+                found[name] = list(ast.literal_eval(node.value))
     return found
 
 
 def reference_pages() -> dict[str, str]:
-    """A page for each public module."""
-    return {
-        f"reference/{name}.md": f"---\ntitle: {name}\n---\n\n# `{name}`\n\n::: {name}\n"
-        "    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n"
-        for name in public_modules()
+    """A page for each public module of the core, and one for each plugin."""
+    core = {
+        f"reference/{name}.md": f"---\ntitle: {name}\n---\n\n# `{name}`\n\n{_reference(name)}"
+        for name in public_names(ROOT / "src")
     }
+    plugins = {
+        f"reference/{source.parent.name}.md": _plugin_reference(source)
+        for source in sorted(ROOT.glob("plugins/*/src"))
+    }
+    return {**core, **plugins}
+
+
+def _plugin_reference(source: Path) -> str:
+    name = source.parent.name
+    sections = [f"## `{one}`\n\n{_reference(one, level=3)}" for one in public_names(source)]
+    # Who searches for a name of the core finds that first.
+    head = f"---\ntitle: {name}\nsearch:\n  boost: 0.5\n---\n\n# {name}\n"
+    return "\n".join([head, *sections])
+
+
+def _reference(module: str, level: int = 2) -> str:
+    return (
+        f"::: {module}\n    options:\n      show_root_heading: false\n"
+        f"      show_root_toc_entry: false\n      heading_level: {level}\n"
+    )
 
 
 def directory_page() -> str:

@@ -61,7 +61,7 @@ def box(x: int, y: int, title: str, method: str) -> str:
     return (
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" class="box"/>'
         f'<text x="{middle}" y="{y + 24}" class="name">{title}</text>'
-        f'<text x="{middle}" y="{y + 43}" class="code">{method}</text>'
+        f'<text x="{middle}" y="{y + 45}" class="code">{method}</text>'
     )
 
 
@@ -76,10 +76,10 @@ def arrow(x1: int, y1: int, x2: int, y2: int, word: str = "") -> str:
 STYLE = """
 .box{fill:#e0f2f1;stroke:#00695c}
 .core{fill:#fff8e1;stroke:#b26a00}
-text{font-family:sans-serif;font-size:14px;text-anchor:middle;fill:#111}
+text{font-family:sans-serif;font-size:18px;text-anchor:middle;fill:#111}
 .name{font-weight:bold}
-.code{font-family:monospace;font-size:12px}
-.word{font-size:12px;paint-order:stroke;stroke:#fff;stroke-width:5px}
+.code{font-family:monospace;font-size:15px}
+.word{font-size:15px;paint-order:stroke;stroke:#fff;stroke-width:5px}
 .arrow{stroke:#555;fill:none;stroke-width:1.5}
 """
 

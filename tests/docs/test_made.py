@@ -179,6 +179,6 @@ def test_the_notebook_of_a_tutorial_runs(
     book = jupytext.reads(hooks.notebook(page), fmt="ipynb")
     assert sum(cell.cell_type == "code" for cell in book.cells) > 2
     client = nbclient.NotebookClient(
-        book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+        book, timeout=1800, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["WEIGHT_NAMES", "read_config", "read_weights"]
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin", "weights.pth")
+"""Files of weights in a folder, the first that is there."""
 
 
 def read_config(checkpoint: PublicCheckpoint) -> NetworkConfig:

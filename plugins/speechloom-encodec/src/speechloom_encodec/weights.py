@@ -24,6 +24,7 @@ WEIGHT_NAMES = (
     "encodec_24khz-d7cc33bc.th",
     "encodec_48khz-7e698e3e.th",
 )
+"""Files of weights in a folder, the first that is there."""
 
 
 def read_config(checkpoint: PublicCheckpoint) -> NetworkConfig:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from speechloom_starter.english.frontend import Utterance, Word, phonemize
 from speechloom_starter.english.lexicon import parse_lexicon, read_lexicon
-from speechloom_starter.english.normalize import normalize
+from speechloom_starter.english.normalization import normalize
 from speechloom_starter.english.sentences import split_sentences
 
 __all__ = [
