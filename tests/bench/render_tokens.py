@@ -52,29 +52,38 @@ def table(rows: Mapping[str, Row]) -> str:
         rows.values(),
         key=lambda row: (order.index(row["family"]), row["audio_seconds"], row["size"]),
     )
+    machines = list(dict.fromkeys(_machine(row) for row in chosen))
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     for row in chosen:
-        lines += _lines(row)
-    return "\n".join([_measured(chosen), "", *lines])
+        place = f", machine {machines.index(_machine(row)) + 1}" if len(machines) > 1 else ""
+        lines += _lines(row, place)
+    return "\n".join([_measured(chosen, machines), "", *lines])
 
 
-def _measured(rows: Sequence[Row]) -> str:
-    """One sentence on the machine; everything was measured on the same one."""
-    machine = rows[0]["machine"]
-    dates = sorted({row["date"] for row in rows})
+def _machine(row: Row) -> str:
+    machine = row["machine"]
     return (
-        f"{' to '.join(dates)}, {machine['processor']}, {machine['capability']}, one thread of "
-        f"{machine['cores']} cores, Python {machine['python']}."
+        f"{machine['processor']}, {machine['capability']}, one thread of {machine['cores']} cores, "
+        f"Python {machine['python']}"
     )
 
 
-def _lines(row: Row) -> list[str]:
+def _measured(rows: Sequence[Row], machines: Sequence[str]) -> str:
+    """One sentence on when and where; both sides of a row ran on the same machine."""
+    dates = " to ".join(sorted({row["date"] for row in rows}))
+    if len(machines) == 1:
+        return f"{dates}, {machines[0]}."
+    listed = (f"machine {number}: {one}" for number, one in enumerate(machines, 1))
+    return f"{dates}; {'; '.join(listed)}. Both sides of a row ran on the same one."
+
+
+def _lines(row: Row, place: str) -> list[str]:
     """One line for encoding, one for decoding where there is any."""
     lines = []
     for number, (name, work) in enumerate(row["work"].items()):
         theirs, ours = work["theirs"], work["ours"]
         shared = (_network(row), f"{row['audio_seconds']} s") if number == 0 else ("", "")
-        beside = f"{row['peer']}, torch {row['machine']['torch'].partition('+')[0]}"
+        beside = f"{row['peer']}, torch {row['machine']['torch'].partition('+')[0]}{place}"
         lines.append(
             _line(
                 [

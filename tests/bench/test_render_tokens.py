@@ -75,6 +75,17 @@ def test_windows_are_named_where_they_differ(render: ModuleType) -> None:
     assert "1.00 (one round)" in some
 
 
+def test_rows_of_several_machines_say_which(render: ModuleType) -> None:
+    newer = run([2.5], row="dac-16khz-300", audio_seconds=300)
+    machine = newer["benchmarks"][0]["extra_info"]["machine"]
+    newer["benchmarks"][0]["extra_info"]["machine"] = machine | {"processor": "Toy 2"}
+    lines = render.table(render.kept(run([1.5])) | render.kept(newer)).splitlines()
+    assert "machine 1: Toy 1, AVX2" in lines[0]
+    assert "machine 2: Toy 2, AVX2" in lines[0]
+    assert "torch 2.9.1, machine 1 | 2 s" in lines[4]
+    assert "torch 2.9.1, machine 2 | 2 s" in lines[6]
+
+
 def test_a_row_that_is_measured_again_replaces_the_former(render: ModuleType) -> None:
     rows = render.kept(run([1.5])) | render.kept(run([2.5]))
     assert "2.50 (one round)" in render.table(rows)
