@@ -78,8 +78,9 @@ def make(pipeline: Pipeline) -> dict[str, Speech]:
 
 
 def draw(speech: Speech, path: Path) -> None:
-    """Draw a spectrogram with the generated regions marked and the words below."""
-    figure, axis = pyplot.subplots(figsize=(8, 2.4), layout="constrained")
+    """Draw a spectrogram with the generated regions marked and the words above."""
+    figure, axis = pyplot.subplots(figsize=(6, 2.2), layout="constrained")
+    axis.set_facecolor("black")
     axis.specgram(
         speech.audio.mono().samples[0] + 1e-8 * np.random.default_rng(0).standard_normal(1),
         NFFT=WINDOW,
@@ -96,9 +97,9 @@ def draw(speech: Speech, path: Path) -> None:
             axis.axvline(bound, color="#00acc1", linewidth=1)
     for word in speech.alignment.words:
         middle = (word.start_seconds + word.end_seconds) / 2
-        axis.text(middle, 200, word.text, color="white", ha="center", fontsize=8)
+        axis.text(middle, 1.03 * speech.sample_rate / 2, word.text, ha="center", fontsize=9)
     axis.set(xlim=(0, speech.seconds), xlabel="seconds", ylabel="Hz")
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    figure.savefig(path, dpi=133, metadata={"Software": None})
     pyplot.close(figure)
 
 
