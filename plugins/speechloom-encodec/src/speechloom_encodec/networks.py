@@ -80,18 +80,34 @@ Layers = Sequence[nn.Module]
 def _lean(layers: nn.ModuleList) -> Layers:
     """Layers of transformers that give the same bits, but copy less.
 
-    Activations write where nobody reads any more, and convolutions are padded by what they need.
-    The first activation behind an LSTM is left, because a stream keeps its input.
+    An activation before a convolution that is padded writes into the padded signal; others write
+    where nobody reads any more. The first one behind an LSTM does not, because a stream keeps its
+    input.
     """
     lean: list[nn.Module] = []
-    for before, layer in zip([None, *layers], layers, strict=False):
+    activation: nn.ELU | None = None
+    after_lstm = False
+    for layer in layers:
         if isinstance(layer, nn.ELU):
-            lean.append(nn.ELU(layer.alpha, inplace=not isinstance(before, EncodecLSTM)))
-        elif isinstance(layer, EncodecResnetBlock):
+            activation = layer
+            continue
+        if isinstance(layer, EncodecResnetBlock):
             lean.append(_Residual(layer))
         else:
-            lean.append(_lean_convolution(layer))
+            lean += _activated(activation, layer, inplace=not after_lstm)
+        activation, after_lstm = None, isinstance(layer, EncodecLSTM)
     return lean
+
+
+def _activated(
+    activation: nn.ELU | None, layer: nn.Module, *, inplace: bool
+) -> Sequence[nn.Module]:
+    """A layer with the activation before it, which may write over its input where `inplace`."""
+    if isinstance(layer, EncodecConv1d) and layer.pad_mode == "reflect":
+        if activation is None or _padding(layer):
+            return [_Convolution(layer, activation)]
+        layer = _Convolution(layer, None)
+    return [layer] if activation is None else [nn.ELU(activation.alpha, inplace=inplace), layer]
 
 
 class _Residual(nn.Module):
@@ -99,15 +115,14 @@ class _Residual(nn.Module):
 
     def __init__(self, block: EncodecResnetBlock) -> None:
         super().__init__()
+        first, convolution, second, last = block.block
+        assert isinstance(first, nn.ELU)
+        assert isinstance(second, nn.ELU)
         # The shortcut reads the input too, so that the first activation must leave it.
-        layers = [
-            nn.ELU(layer.alpha, inplace=number > 0)
-            if isinstance(layer, nn.ELU)
-            else _lean_convolution(layer)
-            for number, layer in enumerate(block.block)
-        ]
-        self.block = nn.Sequential(*layers)
-        self.shortcut = _lean_convolution(block.shortcut)
+        self.block = nn.Sequential(
+            *_activated(first, convolution, inplace=False), *_activated(second, last, inplace=True)
+        )
+        self.shortcut = nn.Sequential(*_activated(None, block.shortcut, inplace=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, T] to the same."""
@@ -115,20 +130,28 @@ class _Residual(nn.Module):
         return total.add_(self.shortcut(x))
 
 
-def _lean_convolution(layer: nn.Module) -> nn.Module:
-    is_mirrored = isinstance(layer, EncodecConv1d) and layer.pad_mode == "reflect"
-    return _Convolution(layer) if is_mirrored else layer
+def _padding(layer: EncodecConv1d) -> int:
+    """Samples that a convolution adds to whole steps."""
+    (kernel,), (stride,), (dilation,) = (
+        layer.conv.kernel_size, layer.conv.stride, layer.conv.dilation,
+    )  # fmt: skip
+    return int((kernel - 1) * dilation + 1 - stride)
 
 
 class _Convolution(nn.Module):
-    """A convolution of transformers over a mirrored signal, by its own weights; see `_lean`."""
+    """A convolution of transformers over a mirrored signal, by its own weights; see `_lean`.
 
-    def __init__(self, layer: EncodecConv1d) -> None:
+    Args:
+        layer: whose weights it has.
+        activation: of its input; it does not write over it.
+    """
+
+    def __init__(self, layer: EncodecConv1d, activation: nn.ELU | None) -> None:
         super().__init__()
         self.layer = layer
-        (kernel,), (self.stride,) = layer.conv.kernel_size, layer.conv.stride
-        (dilation,) = layer.conv.dilation
-        self.padding = (kernel - 1) * dilation + 1 - self.stride
+        self.activation = activation
+        (self.stride,) = layer.conv.stride
+        self.padding = _padding(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, T] to [B, C', ceil(T / stride)]."""
@@ -136,20 +159,26 @@ class _Convolution(nn.Module):
         right = missing if self.layer.causal else self.padding // 2 + missing
         left = self.padding + missing - right
         if max(left, right) >= x.shape[-1]:
-            short: Tensor = self.layer(x)
+            short: Tensor = self.layer(x if self.activation is None else self.activation(x))
             return short
-        result: Tensor = self.layer.conv(_mirrored(x, left, right))
+        result: Tensor = self.layer.conv(_mirrored(x, left, right, self.activation))
         return self.layer.norm(result) if self.layer.norm_type == "time_group_norm" else result
 
 
-def _mirrored(x: Tensor, left: int, right: int) -> Tensor:
-    """Pad [B, C, T] by its reflection; copied whole, which is faster than by index."""
-    if not left and not right:
+def _mirrored(x: Tensor, left: int, right: int, activation: nn.ELU | None) -> Tensor:
+    """Pad [B, C, T], after its activation, by its reflection."""
+    if not left and not right and activation is None:
         return x
-    last = x.shape[-1] - 1
-    return torch.cat(
-        [x[..., 1 : left + 1].flip(-1), x, x[..., last - right : last].flip(-1)], dim=-1
-    )
+    length = x.shape[-1]
+    padded = x.new_empty(*x.shape[:-1], left + length + right)
+    inner = padded[..., left : left + length]
+    if activation is None:
+        inner.copy_(x)
+    else:
+        torch.ops.aten.elu.out(x, activation.alpha, out=inner)
+    padded[..., :left] = inner[..., 1 : left + 1].flip(-1)
+    padded[..., left + length :] = inner[..., length - 1 - right : length - 1].flip(-1)
+    return padded
 
 
 # The whole signal, as a stream ------------------------------------------------------------
