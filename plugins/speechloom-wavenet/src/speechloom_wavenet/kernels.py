@@ -285,6 +285,52 @@ def _start(sums, biases, offset, width, count):
             sums[item * width + i] = biases[offset + i]
 
 
+@_exactly
+def _layers(
+    shape, dilations, places, weights, biases, conditioning, t, now, history, state, sums, gated
+):
+    """All layers for one sample; where in weights and biases they end. See `make_samples`."""
+    _, taps, residual, gates, skip, _, _ = shape
+    half, sums_width, state_width = gates // 2, _whole(gates), _whole(residual + skip)
+    count = state.size // state_width
+    at, offset = 0, 0
+    for layer in range(dilations.size):
+        dilation, place = dilations[layer], places[layer]
+        ring = (taps - 1) * dilation + 1
+        _remember(history, place, ring, now, state, count, state_width, residual)
+        _condition(conditioning, t, layer, gates, sums, count, sums_width)
+        for tap in range(taps):
+            when = (now - (taps - 1 - tap) * dilation) % ring
+            _accumulate(
+                sums, weights, at, history, place + when * count * residual, residual,
+                sums_width, count, sums_width, residual,
+            )  # fmt: skip
+            at += residual * sums_width
+        for b in range(count):
+            gate(sums[b * sums_width :], half, gated[b * half :])
+            _carry(state, b * state_width, residual, skip, biases, offset)
+        _accumulate(state, weights, at, gated, 0, half, state_width, count, state_width, half)
+        at += half * state_width
+        offset += state_width
+    return at, offset
+
+
+@_exactly
+def _heads(shape, weights, at, biases, offset, state, hidden, relu, last):
+    """The hidden and the last matrix behind the skip sums."""
+    _, _, residual, _, skip, channels, _ = shape
+    state_width, hidden_width, last_width = _whole(residual + skip), _whole(skip), _whole(channels)
+    count = state.size // state_width
+    _positive(state, residual, state_width, relu, skip, count)
+    _start(hidden, biases, offset, hidden_width, count)
+    _accumulate(hidden, weights, at, relu, 0, skip, hidden_width, count, hidden_width, skip)
+    _positive(hidden, 0, hidden_width, relu, skip, count)
+    _start(last, biases, offset + hidden_width, last_width, count)
+    _accumulate(
+        last, weights, at + skip * hidden_width, relu, 0, skip, last_width, count, last_width, skip
+    )
+
+
 # The loop.
 
 
@@ -334,14 +380,13 @@ def make_samples(
         samples: float32 [B, T], written: classes or values.
         outputs: float32 [T, B, C], the distributions; written unless T is 0.
     """
-    kind, taps, residual, gates, skip, channels, mixtures = shape
-    count, block, layers = current.size, samples.shape[1], dilations.size
-    half, sums_width = gates // 2, _whole(gates)
-    state_width, hidden_width, last_width = _whole(residual + skip), _whole(skip), _whole(channels)
-    sums = np.zeros(count * sums_width, _FLOAT)
-    gated = np.zeros(count * half, _FLOAT)
+    kind, _, residual, gates, skip, channels, mixtures = shape
+    count, block = current.size, samples.shape[1]
+    state_width, last_width = _whole(residual + skip), _whole(channels)
+    sums = np.zeros(count * _whole(gates), _FLOAT)
+    gated = np.zeros(count * (gates // 2), _FLOAT)
     state = np.zeros(count * state_width, _FLOAT)
-    hidden = np.zeros(count * hidden_width, _FLOAT)
+    hidden = np.zeros(count * _whole(skip), _FLOAT)
     relu = np.zeros(count * skip, _FLOAT)
     last = np.zeros(count * last_width, _FLOAT)
     row = np.full(_row_width(mixtures), -np.inf, _FLOAT)
@@ -350,33 +395,11 @@ def make_samples(
         now = position + t
         for b in range(count):
             _enter(kind, entry, current[b], state, b * state_width, residual, skip)
-        at, offset = 0, 0
-        for layer in range(layers):
-            dilation, place = dilations[layer], places[layer]
-            ring = (taps - 1) * dilation + 1
-            _remember(history, place, ring, now, state, count, state_width, residual)
-            _condition(conditioning, t, layer, gates, sums, count, sums_width)
-            for tap in range(taps):
-                when = (now - (taps - 1 - tap) * dilation) % ring
-                _accumulate(
-                    sums, weights, at, history, place + when * count * residual, residual,
-                    sums_width, count, sums_width, residual,
-                )  # fmt: skip
-                at += residual * sums_width
-            for b in range(count):
-                gate(sums[b * sums_width :], half, gated[b * half :])
-                _carry(state, b * state_width, residual, skip, biases, offset)
-            _accumulate(state, weights, at, gated, 0, half, state_width, count, state_width, half)
-            at += half * state_width
-            offset += state_width
-        _positive(state, residual, state_width, relu, skip, count)
-        _start(hidden, biases, offset, hidden_width, count)
-        _accumulate(hidden, weights, at, relu, 0, skip, hidden_width, count, hidden_width, skip)
-        at += skip * hidden_width
-        offset += hidden_width
-        _positive(hidden, 0, hidden_width, relu, skip, count)
-        _start(last, biases, offset, last_width, count)
-        _accumulate(last, weights, at, relu, 0, skip, last_width, count, last_width, skip)
+        at, offset = _layers(
+            shape, dilations, places, weights, biases, conditioning, t, now, history, state, sums,
+            gated,
+        )  # fmt: skip
+        _heads(shape, weights, at, biases, offset, state, hidden, relu, last)
         for b in range(count):
             drawn = last[b * last_width : b * last_width + channels]
             if outputs.size:
