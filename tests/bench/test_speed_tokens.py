@@ -213,22 +213,22 @@ def test_as_fast_as_the_original_and_in_bounded_memory(
 
 
 @pytest.mark.parametrize(
-    "case",
+    ("case", "shorter"),
     [
-        Case("dac-16khz", 180, 1, size="narrow"),
-        Case("encodec-24khz", 180, 1),
-        Case("speechtokenizer", 180, 1, size="narrow"),
-        Case("hubert-base", 180, 1),
+        pytest.param(Case("dac-16khz", 180, 1, size="narrow"), 60, id="dac-16khz"),
+        pytest.param(Case("encodec-24khz", 180, 1), 60, id="encodec-24khz"),
+        pytest.param(Case("speechtokenizer", 180, 1, size="narrow"), 60, id="speechtokenizer"),
+        # Windows are of equal length: from three of 40 s on, one has all of its context.
+        pytest.param(Case("hubert-base", 240, 1), 120, id="hubert-base"),
     ],
-    ids=lambda case: case.family,
 )
-def test_memory_does_not_grow_with_length(case: Case, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_length(case: Case, shorter: int, tmp_path: Path) -> None:
     family = FAMILIES[case.family]
     if importlib.util.find_spec(family.module) is None:
         pytest.skip(f"{family.package} is not installed")
     folder = _checkpoint(case, tmp_path)
     peaks = []
-    for seconds in (60, case.seconds):
+    for seconds in (shorter, case.seconds):
         with Coder(Case(case.family, seconds, 1), "ours", folder) as ours:
             peaks.append(ours.encode()["peak_mib"])
             held = np.load(ours.codes).nbytes + 4 * seconds * family.sample_rate
