@@ -13,7 +13,7 @@ from torch import Tensor
 from speechloom.decoding import DecodeConfig, ExecutionConfig, has_bfloat16_units
 from speechloom.errors import UsageError
 from speechloom.ops.masked_decode import SampleConfig
-from speechloom.spec import ComponentSpec, GeneratorFacts
+from speechloom.spec import ComponentSpec, GeneratorFacts, Task
 from speechloom.values import Canvas, Codes
 from speechloom_speechsec import conditioned
 from speechloom_speechsec.conditioned import condition
@@ -169,7 +169,7 @@ def generator(**options: object) -> SpeechSECGenerator:
         summary="Units to codes",
         license="MIT",
         facts=GeneratorFacts(
-            tasks=("synthesize", "continue"),
+            tasks=("synthesize", "continue", "convert"),
             content=("tokens:toy",),
             free_tasks=("continue",),
             gives="codes:toy",
@@ -181,9 +181,15 @@ def generator(**options: object) -> SpeechSECGenerator:
     return SpeechSECGenerator(spec, loud(tiny()), **options)  # type: ignore[arg-type]
 
 
-def test_a_canvas_without_content_is_filled_in_its_own_way() -> None:
+@pytest.mark.parametrize(("task", "setting"), [("continue", "free"), ("convert", "convert")])
+def test_what_has_no_content_and_conversions_are_filled_in_their_own_ways(
+    task: Task, setting: str
+) -> None:
+    said = torch.arange(30)[None] % 5
     canvas = Canvas(
-        task="continue",
+        task=task,
+        content=said if task == "convert" else None,
+        content_kind="tokens:toy" if task == "convert" else None,
         ids=torch.zeros(1, 3, 30, dtype=torch.int64),
         known=torch.zeros(1, 3, 30, dtype=torch.bool),
         lengths=torch.tensor([30]),
@@ -201,7 +207,9 @@ def test_a_canvas_without_content_is_filled_in_its_own_way() -> None:
         assert isinstance(filled, Codes)
         return filled.ids.tolist()
 
-    assert codes(decode=cool, free=hot) == codes(decode=hot) != codes(decode=cool)
+    other = {"free", "convert"} - {setting}
+    assert codes(decode=cool, **{setting: hot}) == codes(decode=hot) != codes(decode=cool)
+    assert codes(decode=cool, **dict.fromkeys(other, hot)) == codes(decode=cool)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])

@@ -49,6 +49,8 @@ class SpeechSECGenerator:
         decode: passes, schedule and sampling.
         free: the same for canvases without content, where cool draws end in a hum; `decode` when
             left out.
+        convert: the same for conversions, which follow the units of a recording; `decode` when left
+            out.
         device: where it runs.
         execution: number format and layout of the network; see `speechloom.decoding`. It can be
             changed later, also on a generator that a pipeline uses: ``generator.execution = ...``.
@@ -62,6 +64,7 @@ class SpeechSECGenerator:
         weights: Mapping[str, str] | None = None,
         decode: DecodeConfig | None = None,
         free: DecodeConfig | None = None,
+        convert: DecodeConfig | None = None,
         device: str = "cpu",
         execution: ExecutionConfig | None = None,
     ) -> None:
@@ -69,6 +72,7 @@ class SpeechSECGenerator:
         self._weights = dict(weights or {})
         self._decode = decode or DecodeConfig()
         self._free = free or self._decode
+        self._convert = convert or self._decode
         self._network = network.eval().requires_grad_(False).to(device)
         self._device = torch.device(device)
         self.execution = execution or ExecutionConfig()
@@ -218,7 +222,9 @@ class SpeechSECGenerator:
         return canvas.content
 
     def _settings(self, canvas: Canvas) -> DecodeConfig:
-        chosen = self._free if canvas.content is None else self._decode
+        if canvas.content is None:
+            return _scaled(self._free, canvas.temperature)
+        chosen = self._convert if canvas.task == "convert" else self._decode
         return _scaled(chosen, canvas.temperature)
 
     def _conditioned(self, canvas: Canvas, *, guided: bool) -> ConditionedSpeechSEC:
