@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from speechloom.container import load_audio, save_audio
 from speechloom.errors import BackendUnavailable, OutputError, UnsupportedCapability, UsageError
-from speechloom.eval import EvalCase, evaluate
+from speechloom.eval import METRICS, EvalCase, evaluate
 from speechloom.eval.runner import _as_sample, _Result
 from speechloom.pipeline import Pipeline
 from speechloom.speech import Region
@@ -99,6 +100,22 @@ def test_a_mistake_of_the_program_is_not_hidden(pipeline, monkeypatch):
     monkeypatch.setattr(pipeline, "synthesize", broken)
     with pytest.raises(ZeroDivisionError):
         evaluate([EvalCase(id="a", text="x")], pipeline=pipeline, metrics=["rtf"])
+
+
+def test_a_metric_that_breaks_loses_its_own_scores_only(recording, monkeypatch, caplog):
+    def broken(sample: object) -> float:
+        raise ZeroDivisionError("no words")
+
+    monkeypatch.setitem(METRICS, "mcd", replace(METRICS["mcd"], function=broken))
+    cases = [EvalCase(id=name, audio_result=recording, reference=recording) for name in "ab"]
+    report = evaluate(cases, metrics=["mcd", "f0_error"])
+    assert [case.skipped["mcd"] for case in report.cases] == [
+        "failed with ZeroDivisionError: no words"
+    ] * 2
+    assert [row.n for row in report.summary] == [0, 2]
+    assert report.failed == ()
+    assert "the metric mcd failed" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 def test_a_pipeline_that_does_not_stream_has_no_latency(pipeline, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from speechloom.speech import Alignment, Region, Speech
 from speechloom.values import Audio
 
 __all__ = ["evaluate"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def judge(sample: Sample, metrics: Iterable[Metric]) -> tuple[dict[str, CaseScor
     """Compute metrics of one sample.
 
     Returns:
-        The scores, and for each metric that does not apply the reason.
+        The scores, and for each metric that does not apply or that failed the reason.
     """
     scores, skipped = {}, {}
     for metric in metrics:
@@ -181,6 +184,10 @@ def judge(sample: Sample, metrics: Iterable[Metric]) -> tuple[dict[str, CaseScor
                 continue
             except UsageError as error:
                 reason = str(error)
+            except Exception as error:
+                # Most metrics are packages of others. The scores of an hour are not lost by one.
+                logger.exception("the metric %s failed", metric.name)
+                reason = f"failed with {type(error).__name__}: {error}"
         skipped[metric.name] = reason
     return scores, skipped
 
