@@ -23,6 +23,7 @@ from speechloom.errors import UsageError, WeightsError
 from speechloom.protocols import WeightFile
 from speechloom.spec import CodecFacts, ComponentSpec, TokenizerFacts
 from speechloom.values import Codes, Tokens, pad_stack
+from speechloom.weighted import Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -196,27 +197,8 @@ def check_promises(
 # Components -------------------------------------------------------------------------------
 
 
-class PublishedComponent:
-    """A component whose spec has `checkpoint_options`.
-
-    Args:
-        spec: that it was built from.
-        weights: sha256 by file name; empty for random weights.
-    """
-
-    def __init__(self, spec: ComponentSpec, weights: Mapping[str, str]) -> None:
-        self._spec = spec
-        self._weights = dict(weights)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of each weight file in use; empty for random weights."""
-        return self._weights
+class PublishedComponent(Weighted):
+    """A component whose spec has `checkpoint_options`."""
 
     @classmethod
     def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from speechloom.checkpoints import pinned_files
 from speechloom.claims import check_canvas
 from speechloom.decoding import DecodeConfig, ExecutionConfig, masked_decode
 from speechloom.errors import UnsupportedCapability
-from speechloom.protocols import WeightFile
+from speechloom.published import PublishedComponent
 from speechloom.spec import ComponentSpec, GeneratorFacts
 from speechloom.values import Canvas, Codes, Phones, Tokens, Voice
 from speechloom_speechsec.conditioned import ConditionedSpeechSEC, condition
@@ -35,7 +34,7 @@ STAGES = {"tokens": 0, "codes": 1}
 """Number of a generator in its chain; with it two generators of a request draw differently."""
 
 
-class SpeechSECGenerator:
+class SpeechSECGenerator(PublishedComponent):
     """Fills canvases of codes or of content tokens with a `SpeechSEC` network.
 
     The weights are those of a checkpoint (`speechloom_speechsec.checkpoint`), which the options of
@@ -68,8 +67,7 @@ class SpeechSECGenerator:
         device: str = "cpu",
         execution: ExecutionConfig | None = None,
     ) -> None:
-        self._spec = spec
-        self._weights = dict(weights or {})
+        super().__init__(spec, weights)
         self._decode = decode or DecodeConfig()
         self._free = free or self._decode
         self._convert = convert or self._decode
@@ -103,24 +101,6 @@ class SpeechSECGenerator:
     def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> Self:
         """A tiny network between the same kinds of tokens."""
         return cls(spec, SpeechSEC(tiny_for(spec), seed=seed))
-
-    @classmethod
-    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
-        """The files whose hash the spec pins; nothing is loaded."""
-        options = spec.options
-        return pinned_files(
-            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
-        )
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that the entry point announced."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of each weight file in use."""
-        return self._weights
 
     @property
     def execution(self) -> ExecutionConfig:

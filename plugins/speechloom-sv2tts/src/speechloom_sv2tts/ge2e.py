@@ -27,6 +27,7 @@ from speechloom.mel import GE2E
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec, SpeakerEncoderFacts
 from speechloom.values import Audio, Voice
+from speechloom.weighted import Weighted
 from speechloom_sv2tts.config import Ge2eConfig
 from speechloom_sv2tts.speech_only import Vad, speech_of
 
@@ -77,7 +78,7 @@ def window_starts(samples: int, *, step: int) -> list[int]:
     return starts[:-1] if covered < MIN_COVERAGE and len(starts) > 1 else starts
 
 
-class Ge2eEncoder:
+class Ge2eEncoder(Weighted):
     """A recording to a voice of 256 values.
 
     Before the network: 16 kHz mono, quiet recordings raised to -30 dBFS, pauses cut out
@@ -93,20 +94,9 @@ class Ge2eEncoder:
         weights: Mapping[str, str],
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._network = network.eval().requires_grad_(False).to(device)
-        self._weights = dict(weights)
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the weight file in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> Ge2eEncoder:

@@ -16,6 +16,7 @@ from speechloom.errors import UnsupportedCapability, UsageError
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec, GeneratorFacts
 from speechloom.values import Canvas, Features, Phones, Voice, pad_stack
+from speechloom.weighted import Weighted
 from speechloom_sv2tts.config import TacotronConfig
 from speechloom_sv2tts.decoding import Drops, FreeWalk, TimedWalk, decode
 from speechloom_sv2tts.tacotron2 import Tacotron2
@@ -63,7 +64,7 @@ class Timing:
         return self.stopped and not self.skipped and not self.pushed
 
 
-class Tacotron2Generator:
+class Tacotron2Generator(Weighted):
     """Tacotron 2 with a speaker vector (Shen et al. 2018; Jia et al. 2018).
 
     `durations` lets the attention find the timing; `fill` speaks in the timing of the canvas, with
@@ -83,21 +84,10 @@ class Tacotron2Generator:
         weights: Mapping[str, str],
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._network = network.eval().requires_grad_(False).to(device)
-        self._weights = dict(weights)
         self._device = torch.device(device)
         self._symbols = torch.tensor(spec.options["symbols"])
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the weight file in use; empty for random weights."""
-        return self._weights
 
     @property
     def facts(self) -> GeneratorFacts:

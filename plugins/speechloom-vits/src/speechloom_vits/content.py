@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from speechloom.checkpoints import load_exactly
 from speechloom.errors import WeightsError
+from speechloom.published import PublishedComponent
 from speechloom.spec import ComponentSpec, TokenizerFacts
 from speechloom.values import Audio, Features, frames_in, pad_stack
 from speechloom_vits.network import Vits
@@ -24,7 +25,7 @@ POSTERIOR_SEED = 0
 """Content must not depend on the seed of a request: one draw from the posterior for all."""
 
 
-class VitsContent:
+class VitsContent(PublishedComponent):
     """The first half of VITS's voice conversion (section 4.5 of arXiv:2106.06103).
 
     Posterior encoder and flow take the speaker out of a recording. They must be told who speaks,
@@ -45,21 +46,10 @@ class VitsContent:
         weights: Mapping[str, str] | None = None,
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._network = network.train(False).requires_grad_(False).to(device)
         self._speaker = self._network.embed_speaker.weight[spec.options["source"]][None, :, None]
-        self._weights = dict(weights or {})
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the files in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> VitsContent:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechloom.checkpoints import load_exactly, pinned_files
+from speechloom.checkpoints import load_exactly
 from speechloom.claims import check_canvas, check_phones
 from speechloom.decoding import ExecutionConfig
 from speechloom.errors import UnsupportedCapability
-from speechloom.protocols import WeightFile
+from speechloom.published import PublishedComponent
 from speechloom.spec import ComponentSpec, GeneratorFacts
 from speechloom.values import Audio, Canvas, Phones, Voice, fit_length, samples_at
 from speechloom_vits.config import VitsConfig
@@ -24,7 +24,7 @@ from speechloom_vits.weights import read_weights
 __all__ = ["VitsGenerator", "duration_noise", "prior_noise", "spoken_symbols"]
 
 
-class VitsGenerator:
+class VitsGenerator(PublishedComponent):
     """VITS (Kim et al. 2021, arXiv:2106.06103): says phones, or again what `VitsContent` heard.
 
     Items are spoken one after the other, so that a batch is what its items are alone. What is drawn
@@ -47,24 +47,13 @@ class VitsGenerator:
         weights: Mapping[str, str] | None = None,
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._network = network.train(False).requires_grad_(False).to(device)
         precision = ExecutionConfig(precision=spec.options.get("precision", "float32"))
         self._decoder = FastDecoder(self._network.decoder, precision.on(device).dtype)
-        self._weights = dict(weights or {})
         self._device = torch.device(device)
         self._ids = {phone: index for index, phone in enumerate(spec.options["phones"])}
         self._pause = self._ids[spec.options["pause"]]
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the files in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> VitsGenerator:
@@ -84,14 +73,6 @@ class VitsGenerator:
     def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> VitsGenerator:
         """A tiny one of the same symbols, speakers and frame rate."""
         return cls(spec, build_tiny(spec, seed, posterior=False))
-
-    @classmethod
-    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
-        """The files whose hash the spec pins; nothing is loaded."""
-        options = spec.options
-        return pinned_files(
-            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
-        )
 
     @torch.inference_mode()
     def durations(

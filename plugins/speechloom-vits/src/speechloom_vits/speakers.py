@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from speechloom.errors import UnsupportedCapability, UsageError, WeightsError
+from speechloom.published import PublishedComponent
 from speechloom.spec import ComponentSpec, SpeakerEncoderFacts
 from speechloom.values import Audio, Voice
 from speechloom_vits.tiny import build_tiny
@@ -18,7 +19,7 @@ __all__ = ["SpeakerTable"]
 TABLE = "embed_speaker.weight"
 
 
-class SpeakerTable:
+class SpeakerTable(PublishedComponent):
     """Voices by name; none can be taken from a recording.
 
     Args:
@@ -30,19 +31,8 @@ class SpeakerTable:
     def __init__(
         self, spec: ComponentSpec, table: Tensor, *, weights: Mapping[str, str] | None = None
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._table = table.detach().to("cpu", torch.float32)
-        self._weights = dict(weights or {})
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the files in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> SpeakerTable:

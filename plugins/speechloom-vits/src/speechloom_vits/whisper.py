@@ -14,12 +14,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from speechloom.checkpoints import (
     find_checkpoint,
     load_exactly,
-    pinned_files,
     read_checkpoint,
     sha256_of,
 )
 from speechloom.errors import UsageError, WeightsError
-from speechloom.protocols import WeightFile
+from speechloom.published import PublishedComponent
 from speechloom.spec import ComponentSpec, TokenizerFacts
 from speechloom.values import Audio, Features, frames_in, pad_stack
 from speechloom_vits.tiny import build_drawn
@@ -32,7 +31,7 @@ SECONDS = 30
 _PREFIXES = ("model.encoder.", "encoder.")
 
 
-class WhisperContent:
+class WhisperContent(PublishedComponent):
     """Hidden states of a Whisper encoder (arXiv:2212.04356), of any size.
 
     Recordings are encoded one after the other, each padded to 30 s; the frames of the padding are
@@ -53,21 +52,10 @@ class WhisperContent:
         weights: Mapping[str, str] | None = None,
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._encoder = encoder.train(False).requires_grad_(False).to(device)
         self._mels = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
-        self._weights = dict(weights or {})
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the file in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> WhisperContent:
@@ -106,14 +94,6 @@ class WhisperContent:
             "encoder_ffn_dim": 8,
         }
         return cls(spec, build_drawn(lambda: WhisperEncoder(WhisperConfig(**config)), seed))
-
-    @classmethod
-    def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
-        """The files whose hash the spec pins; nothing is loaded."""
-        options = spec.options
-        return pinned_files(
-            options["checkpoint"], revision=options["revision"], sha256=options["sha256"]
-        )
 
     def encode(self, audio: Sequence[Audio]) -> Features:
         """Features [B, D, F] of recordings of any rate and channel count.

@@ -13,6 +13,7 @@ from torch import Tensor
 from speechloom.checkpoints import find_checkpoint, load_exactly, read_tensors, sha256_of
 from speechloom.claims import check_canvas, check_phones
 from speechloom.errors import AudioError, UnsupportedCapability, UsageError, WeightsError
+from speechloom.published import PublishedComponent
 from speechloom.spec import ComponentSpec, SpeakerEncoderFacts
 from speechloom.values import Audio, Canvas, Phones, Voice, fit_length, samples_at
 from speechloom_vits.config import VitsConfig
@@ -67,7 +68,7 @@ def _tiny(spec: ComponentSpec, seed: int) -> XESpeech:
     return build_drawn(lambda: XESpeech(small), seed)
 
 
-class XEGenerator:
+class XEGenerator(PublishedComponent):
     """X-E-Speech: speaks text of several languages, or another's recording, in a reference's style.
 
     The alphabet of the phones decides the language. Items are made one after the other; what is
@@ -88,27 +89,16 @@ class XEGenerator:
         weights: Mapping[str, str] | None = None,
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._config = XEConfig.model_validate(spec.options["config"])
         self._network = network.train(False).requires_grad_(False).to(device)
         self._decoder = FastDecoder(self._network.decoder)
-        self._weights = dict(weights or {})
         self._device = torch.device(device)
         ids = {symbol: index for index, symbol in enumerate(self._config.symbols)}
         self._tables = {
             f"phones:{name}": torch.tensor([ids[phone] for phone in one.phones])
             for name, one in self._config.alphabets.items()
         }
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the file in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> XEGenerator:
@@ -233,7 +223,7 @@ class XEGenerator:
         return self._network.sizes.voice
 
 
-class XEStyle:
+class XEStyle(PublishedComponent):
     """The style encoder of X-E-Speech: who speaks, and in what mood, as one vector.
 
     Recordings are looked at one after the other: their middle six seconds; shorter ones are
@@ -254,21 +244,10 @@ class XEStyle:
         weights: Mapping[str, str] | None = None,
         device: str = "cpu",
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, weights)
         self._encoder = network.style_encoder.train(False).requires_grad_(False).to(device)
         self._mel = network.sizes.mel
-        self._weights = dict(weights or {})
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the file in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> XEStyle:

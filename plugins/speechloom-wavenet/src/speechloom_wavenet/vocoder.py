@@ -13,6 +13,7 @@ from speechloom.errors import WeightsError
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec, VocoderFacts
 from speechloom.values import Audio, Features
+from speechloom.weighted import Weighted
 from speechloom_wavenet.checkpoint import load
 from speechloom_wavenet.config import WaveNetConfig
 from speechloom_wavenet.distribution import mu_law_values
@@ -25,7 +26,7 @@ from speechloom_wavenet.stepping import SteppingSampler
 __all__ = ["WaveNetVocoder"]
 
 
-class WaveNetVocoder:
+class WaveNetVocoder(Weighted):
     """Draws a recording sample by sample (van den Oord et al. 2016, arXiv:1609.03499).
 
     The draws of a sample depend on the seed, and on its place in its item: the same features sound
@@ -53,7 +54,8 @@ class WaveNetVocoder:
     ) -> None:
         facts = spec.facts
         assert isinstance(facts, VocoderFacts), f"{spec.id} is a {spec.kind}"
-        self._spec, self._facts, self._weights = spec, facts, dict(weights)
+        super().__init__(spec, weights)
+        self._facts = facts
         self._network = network.train(False).requires_grad_(False).to(device)
         is_host = torch.device(device).type == "cpu"
         precision = ExecutionConfig(precision=spec.options.get("precision", "float32"))
@@ -63,16 +65,6 @@ class WaveNetVocoder:
             else SteppingSampler(network)
         )
         self._device = torch.device(device)
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that it was built from."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of the weight file in use; empty for random weights."""
-        return self._weights
 
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> WaveNetVocoder:

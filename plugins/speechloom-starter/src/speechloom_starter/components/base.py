@@ -11,6 +11,7 @@ from torch import Tensor
 from speechloom.protocols import WeightFile
 from speechloom.spec import ComponentSpec
 from speechloom.values import Audio
+from speechloom.weighted import Weighted
 from speechloom.windows import over_windows, plan_windows
 from speechloom_starter.mel import HOP, SAMPLE_RATE, frame_count
 from speechloom_starter.weights import SHIPPED, manifest
@@ -21,7 +22,7 @@ WINDOW_FRAMES = 1500
 """Half a minute: longer recordings are coded in windows, so that memory stays bounded."""
 
 
-class StarterComponent:
+class StarterComponent(Weighted):
     """A component whose weights come with the package.
 
     Attributes:
@@ -31,19 +32,8 @@ class StarterComponent:
     uses: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: ComponentSpec, *, trained: bool) -> None:
-        self._spec = spec
         files = self.weight_files(spec) if trained else {}
-        self._weights = {name: file.sha256 for name, file in files.items()}
-
-    @property
-    def spec(self) -> ComponentSpec:
-        """The spec that the entry point announced."""
-        return self._spec
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The sha256 of each weight file in use; empty for random weights."""
-        return self._weights
+        super().__init__(spec, {name: file.sha256 for name, file in files.items()})
 
     @classmethod
     def weight_files(cls, spec: ComponentSpec) -> Mapping[str, WeightFile]:
