@@ -211,9 +211,13 @@ def test_x_e_speech_learns_freezes_and_its_export_does_both_tasks(
     learner.network.eval()
     folder = tmp_path / "export"
     folder.mkdir()
-    learner.export(ExportTarget(folder, str(folder), "mine", "CC0-1.0", "pip"))
-    generator, style = speechloom_vits.x_e_specs_for(folder, id="mine")
-    content = speechloom_vits.whisper_spec_for(whisper, id=learner.config.content)
+    specs = learner.export(ExportTarget(folder, str(folder), "mine", "CC0-1.0", "pip"))
+    assert [one.id for one in specs] == ["mine", "mine-style", "mine-content"]
+    generator, style, content = specs
+    assert [generator, style] == [
+        one.model_copy(update={"install": "pip", "weights_license": "CC0-1.0"})
+        for one in speechloom_vits.x_e_specs_for(folder, id="mine")
+    ]
     registry = Registry()
     for component in (
         XEGenerator.from_pretrained(generator),
@@ -234,6 +238,18 @@ def test_x_e_speech_learns_freezes_and_its_export_does_both_tasks(
     for bad, why in ((made_audio(3_200), "0.20 s"), (silence(), "silent")):
         with pytest.raises(ValueError, match=why):
             pipeline.synthesize("hello", voice=bad)
+
+
+def test_a_folder_of_content_is_relative_to_the_recipe(whisper: Path) -> None:
+    from speechloom_vits.xe_learner import XESettings
+
+    given = {"frontends": {"en": "fake-frontend"}, "content": whisper.name}
+    context = {"folder": whisper.parent}
+    settings = XESettings.model_validate(given, context=context)
+    assert settings.content == str(whisper)
+    assert settings.model_dump(mode="json", context=context)["content"] == whisper.name
+    hub = XESettings.model_validate({**given, "content": "owner/whisper"}, context=context)
+    assert hub.content == hub.model_dump(mode="json", context=context)["content"] == "owner/whisper"
 
 
 def silence() -> Any:

@@ -25,6 +25,7 @@ __all__ = [
     "PINYIN",
     "X_E_LEARNER",
     "whisper_spec_for",
+    "whisper_spec_of_config",
     "x_e_specs_for",
     "x_e_specs_of_config",
 ]
@@ -102,12 +103,45 @@ def whisper_spec_for(
             f"{found['config.json']} is of {config.get('model_type')!r}, not of 'whisper'; give a "
             "Whisper checkpoint"
         )
-    kept = {name: config[name] for name in _WHISPER_SIZES if name in config}
+    return whisper_spec_of_config(
+        config,
+        id=id,
+        features=id,
+        checkpoint=os.fspath(checkpoint),
+        revision=revision,
+        sha256=sha256,
+        weights_license=weights_license,
+    )
+
+
+def whisper_spec_of_config(
+    config: Mapping[str, Any],
+    *,
+    id: str,
+    features: str,
+    checkpoint: str,
+    revision: str | None = None,
+    sha256: Mapping[str, str] | None = None,
+    weights_license: str | None = None,
+    install: str = "pip install 'speechloom-vits[whisper]'",
+) -> ComponentSpec:
+    """The same of a configuration of transformers at hand.
+
+    Args:
+        config: the content of ``config.json``, of which the sizes are kept.
+        id: of the component.
+        features: name of the features, which a generator that was trained on them names.
+        checkpoint: as in `whisper_spec_for`.
+        revision: likewise.
+        sha256: likewise.
+        weights_license: likewise.
+        install: the command that brings the component.
+    """
     return ComponentSpec(
         id=id,
         implementation="speechloom_vits.whisper:WhisperContent",
         facts=TokenizerFacts(
-            vocabulary=id,
+            vocabulary=features,
             vocabulary_size=config["d_model"],
             sample_rate=16_000,
             frame_rate=Fraction(50),
@@ -118,12 +152,12 @@ def whisper_spec_for(
         license="Apache-2.0",
         weights_license=weights_license,
         requires=("torch>=2.6", "transformers>=4.57", "speechloom-vits"),
-        install="pip install 'speechloom-vits[whisper]'",
+        install=install,
         options={
-            "checkpoint": os.fspath(checkpoint),
+            "checkpoint": checkpoint,
             "revision": revision,
             "sha256": dict(sha256) if sha256 else None,
-            "config": kept,
+            "config": {name: config[name] for name in _WHISPER_SIZES if name in config},
         },
     )
 

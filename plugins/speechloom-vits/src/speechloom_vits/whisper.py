@@ -57,6 +57,11 @@ class WhisperContent(PublishedComponent):
         self._mels = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
         self._device = torch.device(device)
 
+    @property
+    def encoder(self) -> WhisperEncoder:
+        """The network, of transformers."""
+        return self._encoder
+
     @classmethod
     def from_pretrained(cls, spec: ComponentSpec, *, device: str = "cpu") -> WhisperContent:
         """The checkpoint that ``spec.options`` names; its decoder is not read.

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationInfo,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from speechloom.checkpoints import fold_weight_norm
+from speechloom.checkpoints import fold_weight_norm, local_path
 from speechloom.errors import TextError, UsageError
 from speechloom.protocols import Frontend
 from speechloom.registry import default_registry
@@ -20,7 +30,11 @@ from speechloom.spec import ComponentSpec, FrontendFacts, TokenizerFacts
 from speechloom.training.example import Example
 from speechloom.training.learner import Batch, ExportTarget, Item, Learner, Phase
 from speechloom.units import nearest_frames
-from speechloom_vits._xe_spec import whisper_spec_for, x_e_specs_of_config
+from speechloom_vits._xe_spec import (
+    whisper_spec_for,
+    whisper_spec_of_config,
+    x_e_specs_of_config,
+)
 from speechloom_vits.decoder import normalise_weights
 from speechloom_vits.learner import DiscriminatorSettings, crops
 from speechloom_vits.losses import (
@@ -37,6 +51,25 @@ __all__ = ["XELearner", "XELossSettings", "XESettings"]
 
 REFERENCE_FRAMES = 300
 """Of the random slice that the style is taken from: six seconds."""
+
+
+def _found(checkpoint: str, info: ValidationInfo) -> str:
+    """A folder, relative to the recipe, with its whole path; a hub id as it is."""
+    folder = (info.context or {}).get("folder", "")
+    path = Path(os.path.abspath(Path(folder) / Path(checkpoint).expanduser()))
+    return str(path) if path.exists() else checkpoint
+
+
+def _relative(checkpoint: str, info: SerializationInfo) -> str:
+    """As it was written, so that a moved folder is the same recipe."""
+    folder = (info.context or {}).get("folder")
+    if folder is None or not os.path.isabs(checkpoint):
+        return checkpoint
+    return os.path.relpath(checkpoint, folder)
+
+
+CheckpointPath = Annotated[str, AfterValidator(_found), PlainSerializer(_relative)]
+"""A checkpoint in a recipe's settings: a hub id, or a folder relative to the recipe."""
 
 
 class XELossSettings(BaseModel):
@@ -68,7 +101,8 @@ class XESettings(BaseModel):
 
     Attributes:
         frontends: id of the installed front end of each language of the data.
-        content: Whisper checkpoint whose encoder gives the content: hub id or folder.
+        content: Whisper checkpoint whose encoder gives the content: hub id, or folder relative to
+            the recipe.
         sizes: sizes that differ from the published ones; see `XESizes`. Symbols, languages and the
             size of the content follow from the rest.
         segment_frames: frames of the random crops that are decoded.
@@ -79,7 +113,7 @@ class XESettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frontends: Mapping[str, str] = Field(min_length=1)
-    content: str
+    content: CheckpointPath
     sizes: Mapping[str, Any] = Field(default_factory=dict)
     segment_frames: int = Field(default=25, gt=0)
     discriminators: DiscriminatorSettings = DiscriminatorSettings()
@@ -127,8 +161,7 @@ class XELearner(Learner):
             language: cast(Frontend, registry.load("frontend", id))
             for language, id in settings.frontends.items()
         }
-        name = f"whisper-{Path(settings.content).name}".lower()
-        self.content = WhisperContent.from_pretrained(whisper_spec_for(settings.content, id=name))
+        self.content, name = _content(settings.content)
         self.config = self._config(name)
         self.ids = {symbol: index for index, symbol in enumerate(self.config.symbols)}
         self.mel = self.config.sizes.mel
@@ -301,19 +334,65 @@ class XELearner(Learner):
     # Keeping --------------------------------------------------------------------------------
 
     def export(self, target: ExportTarget) -> Sequence[ComponentSpec]:
-        """The voice, weight normalisation folded in."""
+        """The voice, weight normalisation folded in, and the encoder of its content.
+
+        The encoder's weights are written where they came from a folder; those of the hub are named
+        with their hash.
+        """
         folded = fold_weight_norm(self.network.voice.state_dict())
         plain = {name: one.detach().float().contiguous() for name, one in folded.items()}
         save_file(plain, target.folder / "model.safetensors")
         written = self.config.model_dump_json(indent=2)
         (target.folder / "config.json").write_text(written, encoding="utf-8")
-        return x_e_specs_of_config(
+        voice = x_e_specs_of_config(
             self.config,
             id=target.id,
             checkpoint=target.checkpoint,
             weights_license=target.weights_license,
             install=target.install,
         )
+        return [*voice, self._export_content(target)]
+
+    def _export_content(self, target: ExportTarget) -> ComponentSpec:
+        config = self.content.encoder.config.to_dict()
+        where: dict[str, Any] = {
+            "checkpoint": self.settings.content,
+            "sha256": self.content.weights,
+        }
+        if local_path(self.settings.content) is not None:
+            folder = target.folder / "content"
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+            tensors = self.content.encoder.state_dict()
+            save_file(
+                {f"encoder.{name}": one.cpu().contiguous() for name, one in tensors.items()},
+                folder / "model.safetensors",
+            )
+            where = {
+                "checkpoint": f"{target.checkpoint}/content",
+                "weights_license": target.weights_license,
+            }
+        return whisper_spec_of_config(
+            config,
+            id=f"{target.id}-content",
+            features=self.config.content,
+            install=target.install,
+            **where,
+        )
+
+
+def _content(checkpoint: str) -> tuple[WhisperContent, str]:
+    """The encoder of a checkpoint, and the name of its features.
+
+    Folders of the same name may hold different encoders, so that the hash is part of their name.
+    """
+    name = Path(checkpoint).name.lower()
+    name = name if name.startswith("whisper") else f"whisper-{name}"
+    content = WhisperContent.from_pretrained(whisper_spec_for(checkpoint, id=name))
+    if local_path(checkpoint) is not None:
+        (digest,) = content.weights.values()
+        name = f"{name}-{digest[:8]}"
+    return content, name
 
 
 def _reference(frames: int, rng: np.random.Generator) -> Tensor:
