@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -82,6 +83,22 @@ def test_an_export_is_a_package_whose_component_loads(write_recipe: WriteRecipe)
     assert list(record["weights"]) == ["weights/recipe/voice.safetensors"]
     assert record["runs"]["recipe"]["recipe"]["optimizer"]["learning_rate"] == 0.01
     assert str(recipe.parent) not in json.dumps(record)
+
+
+def test_an_export_replaces_one_of_its_name_that_is_installed(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(steps=1)
+    folder, name = recipe.parent, "speechloom-older"
+    invoke("train", recipe, "--cpu")
+    run = folder / "runs" / "recipe"
+    invoke("export", run, folder / "first", "--name", name)
+    monkeypatch.syspath_prepend(folder / "first" / "src")
+    installed = importlib.import_module("speechloom_older")
+    run.rename(run.with_name("longer"))
+    invoke("export", run.with_name("longer"), folder / "second", "--name", name)
+    assert (folder / "second/src/speechloom_older/weights/longer/voice.safetensors").exists()
+    assert sys.modules.pop("speechloom_older") is installed
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -322,14 +323,24 @@ def _check_loads(package: _Package, specs: Sequence[ComponentSpec]) -> None:
 
 @contextmanager
 def _importable(package: _Package) -> Iterator[None]:
+    """The new package goes before an installed one of its name, which may be imported already."""
     source = str(package.source.parent)
     sys.path.insert(0, source)
     importlib.invalidate_caches()
+    before = _forget(package.module)
     try:
         yield
     finally:
+        _forget(package.module)
+        sys.modules.update(before)
         sys.path.remove(source)
         importlib.invalidate_caches()
+
+
+def _forget(module: str) -> dict[str, ModuleType]:
+    """Take a package out of the imported modules."""
+    names = [name for name in sys.modules if f"{name}.".startswith(f"{module}.")]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _distribution(name: str) -> str:
