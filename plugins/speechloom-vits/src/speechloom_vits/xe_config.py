@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from speechloom.errors import WeightsError
 from speechloom.mel import MelSpec
@@ -44,6 +45,21 @@ class XESizes(BaseModel):
     language_size: int = Field(default=256, gt=0)
     languages: tuple[str, ...] = Field(default=("en",), min_length=1)
 
+    @model_validator(mode="after")
+    def _has_a_style(self) -> XESizes:
+        if self.voice.speaker_size == 0:
+            raise ValueError("voice.decoder.speaker_size, that of the style, must be above 0")
+        return self
+
+    @classmethod
+    def changed(cls, changes: Mapping[str, Any]) -> XESizes:
+        """The published sizes but for `changes`, which may be nested.
+
+        Raises:
+            ValueError: they disagree.
+        """
+        return cls.model_validate(_changed(cls().model_dump(), changes))
+
     @property
     def mel(self) -> MelSpec:
         """The mel spectrogram that the network sees: 1024 points, natural logarithm."""
@@ -59,6 +75,15 @@ class XESizes(BaseModel):
             high=rate / 2,
             edges="hop",
         )
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        name: _changed(values[name], change)
+        for name, change in changes.items()
+        if isinstance(change, Mapping) and isinstance(values.get(name), Mapping)
+    }
+    return {**values, **changes, **nested}
 
 
 class Alphabet(BaseModel):

@@ -119,6 +119,22 @@ class XESettings(BaseModel):
     discriminators: DiscriminatorSettings = DiscriminatorSettings()
     losses: XELossSettings = XELossSettings()
 
+    def network(self, *, symbols: int, content_size: int, languages: tuple[str, ...]) -> XESizes:
+        """The sizes of the networks.
+
+        Raises:
+            UsageError: they disagree.
+        """
+        voice = {**self.sizes.get("voice", {}), "symbols": symbols}
+        known = {"voice": voice, "content_size": content_size, "languages": languages}
+        try:
+            return XESizes.changed({**self.sizes, **known})
+        except ValueError as error:
+            why = str(error).splitlines()
+            raise UsageError(
+                f"settings.sizes is not possible: {' '.join(line.strip() for line in why[1:3])}"
+            ) from error
+
 
 class XETraining(nn.Module):
     """The voice, and what judges it.
@@ -182,22 +198,11 @@ class XELearner(Learner):
         symbols = tuple(dict.fromkeys(p for one in alphabets.values() for p in one.phones))
         theirs = self.content.spec.facts
         assert isinstance(theirs, TokenizerFacts)
-        given = dict(self.settings.sizes)
-        voice = {**given.pop("voice", {}), "symbols": len(symbols)}
-        try:
-            sizes = XESizes.model_validate(
-                {
-                    **given,
-                    "voice": voice,
-                    "content_size": theirs.vocabulary_size,
-                    "languages": tuple(self.frontends),
-                }
-            )
-        except ValueError as error:
-            why = str(error).splitlines()
-            raise UsageError(
-                f"settings.sizes is not possible: {' '.join(line.strip() for line in why[1:3])}"
-            ) from error
+        sizes = self.settings.network(
+            symbols=len(symbols),
+            content_size=theirs.vocabulary_size,
+            languages=tuple(self.frontends),
+        )
         return XEConfig(
             sizes=sizes,
             symbols=symbols,
