@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def x_e(whisper: Path) -> Any:
+def x_e(whisper: Path, **settings: Any) -> Any:
     from speechloom_vits.xe_learner import XELearner, XESettings
 
     torch.manual_seed(0)
@@ -180,10 +181,39 @@ def x_e(whisper: Path) -> Any:
                 "sizes": sizes,
                 "segment_frames": 8,
                 "discriminators": JUDGES,
+                **settings,
             }
         ),
         seed=0,
     )
+
+
+def test_a_new_style_encoder_remembers_the_beginning() -> None:
+    from speechloom_vits.xe_network import REFERENCE_FRAMES, StyleEncoder
+
+    torch.manual_seed(0)
+    encoder = StyleEncoder(bands=20, hidden=32, layers=3, size=16)
+    mel = torch.randn(1, 20, REFERENCE_FRAMES)
+    other = mel.clone()
+    other[..., :100] = torch.randn(1, 20, 100)
+    with torch.no_grad():
+        style, changed = encoder(mel), encoder(other)
+    assert torch.allclose(style.square().mean(), torch.ones(()))
+    assert (style - changed).abs().max() > 0.001
+
+
+@pytest.mark.usefixtures("frontend")
+def test_the_style_learns_to_tell_named_speakers_apart(whisper: Path, tmp_path: Path) -> None:
+    found = [
+        dataclasses.replace(one, speaker=speaker)
+        for one, speaker in zip(examples(tmp_path), ("ann", "bob"), strict=True)
+    ]
+    learner = x_e(whisper, speakers=["ann", "bob"], losses={"mel": 0.0, "speaker": 100.0})
+    assert learner.cache_key() != x_e(whisper).cache_key()
+    losses = [step(learner, found)["generator"] for _ in range(6)]
+    assert losses[-1] < 0.9 * losses[0]
+    with pytest.raises(ValueError, match="spoken by 'eve'"):
+        learner.prepare(dataclasses.replace(found[0], speaker="eve"))
 
 
 @pytest.mark.usefixtures("frontend")

@@ -21,12 +21,9 @@ from speechloom_vits.fast import FastDecoder
 from speechloom_vits.generator import duration_noise, prior_noise, spoken_symbols
 from speechloom_vits.tiny import build_drawn, tiny_config
 from speechloom_vits.xe_config import XEConfig
-from speechloom_vits.xe_network import XESpeech
+from speechloom_vits.xe_network import REFERENCE_FRAMES, XESpeech
 
 __all__ = ["XEGenerator", "XEStyle"]
-
-REFERENCE_FRAMES = 300
-"""Of the reference, as in training; a shorter one is repeated."""
 
 SILENCE_DBFS = -60.0
 """The loudest tenth of a second of a reference must lie above this."""

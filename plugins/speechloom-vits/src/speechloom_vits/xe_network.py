@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,18 @@ from speechloom_vits.network import mask_of, prior_scores
 from speechloom_vits.text_encoder import TextEncoder
 from speechloom_vits.xe_config import XESizes
 
-__all__ = ["StyleEncoder", "XEHeard", "XESpeech"]
+__all__ = ["REFERENCE_FRAMES", "StyleEncoder", "XEHeard", "XESpeech"]
+
+REFERENCE_FRAMES = 300
+"""Of the slice of a recording that the style is taken from: six seconds."""
 
 
 class StyleEncoder(nn.Module):
     """A mel spectrogram to one vector of who speaks and how.
+
+    The recurrent state is drawn for long memory (arXiv:1804.11188): by the usual initialisation it
+    has forgotten all but the last few frames, whose phones say nothing of the style, and the rest
+    of the network learns to pass over it.
 
     Args:
         bands: of the mel.
@@ -33,11 +41,24 @@ class StyleEncoder(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(bands, hidden, layers, batch_first=True)
         self.project = nn.Linear(hidden, size)
+        self._remember()
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Vectors of length 1, [B, S], of mels [B, bands, F] without padding."""
+        """Vectors [B, S], mean square 1, of mels [B, bands, F] without padding."""
         _, (state, _) = self.lstm(mel.transpose(1, 2))
-        return functional.normalize(torch.relu(self.project(state[-1])), dim=1, eps=1e-6)
+        direction = functional.normalize(torch.relu(self.project(state[-1])), dim=1, eps=1e-6)
+        return direction * math.sqrt(direction.shape[1])
+
+    @torch.no_grad()
+    def _remember(self) -> None:
+        """Let each cell keep its state for between one frame and all frames of a reference."""
+        cells = self.lstm.hidden_size
+        for layer in range(self.lstm.num_layers):
+            keeping = torch.empty(cells).uniform_(1, REFERENCE_FRAMES - 1).log()
+            bias = self.lstm.get_parameter(f"bias_ih_l{layer}")
+            bias.zero_()
+            bias[:cells], bias[cells : 2 * cells] = -keeping, keeping
+            self.lstm.get_parameter(f"bias_hh_l{layer}").zero_()
 
 
 @dataclass(frozen=True)
