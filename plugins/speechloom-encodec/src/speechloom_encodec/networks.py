@@ -205,9 +205,15 @@ class StreamNetwork:
         hop = self._hop
         reach = -(-_reach(before) // hop) * hop
         stages = (_Bounded(before, reach, takes=hop), _Recurrent(lstm), _Bounded(after))
-        pieces = torch.split(samples[None], max(window, MIN_WINDOW) * hop, -1)
-        ids = [_quantized(self._model, _through(stages, one), levels) for one in pieces]
-        return torch.cat(ids, -1), None
+        # One place for all ids. Those of each piece, kept in a list, would come to lie between the
+        # large results of the layers, and the memory of these could not be used again.
+        ids = samples.new_empty(levels, -(-samples.shape[-1] // hop), dtype=torch.int64)
+        at = 0
+        for piece in torch.split(samples[None], max(window, MIN_WINDOW) * hop, -1):
+            found = _quantized(self._model, _through(stages, piece), levels)
+            ids[:, at : at + found.shape[-1]] = found
+            at += found.shape[-1]
+        return ids, None
 
     def play(self, ids: Tensor, scales: Tensor | None, window: int) -> Iterator[Tensor]:
         """Samples [1, n x hop] of ids [k, F], piece by piece."""
@@ -262,7 +268,8 @@ class _Bounded:
     def __call__(self, piece: Tensor) -> Tensor:
         given = piece if self._heard is None else torch.cat([self._heard, piece], -1)
         known = given.shape[-1] - piece.shape[-1]
-        self._heard = given[..., max(0, given.shape[-1] - self._reach) :]
+        # A copy: a view would keep all of the piece.
+        self._heard = given[..., max(0, given.shape[-1] - self._reach) :].clone()
         for layer in self._layers:
             given = layer(given)
         return given[..., known // self._takes * self._gives :]
