@@ -37,7 +37,7 @@ X_E_LEARNER = LearnerSpec(
     id="x-e-speech",
     implementation="speechloom_vits.xe_learner:XELearner",
     summary="Text, Whisper content and speech to synthesis and conversion (X-E-Speech)",
-    requires=("safetensors>=0.4", "numba>=0.60"),
+    requires=("safetensors>=0.4", "numba>=0.60", "transformers>=4.57"),
 )
 
 PINYIN = ComponentSpec(
