@@ -105,8 +105,7 @@ class XESettings(BaseModel):
         sizes: sizes that differ from the published ones; see `XESizes`. Symbols, languages and the
             size of the content follow from the rest.
         speakers: names of the speakers of the data. Where they are given, the style encoder learns
-            to tell them apart, which the published model does not do: it finds the speaker by
-            itself in some hundred thousand steps, with them it does in a hundred.
+            to tell them apart, which the published model has to find by itself.
         segment_frames: frames of the random crops that are decoded.
         discriminators: sizes of the discriminators.
         losses: weights.
