@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
+from speechloom.errors import UsageError
 from speechloom.training.manifest import read_manifest
 from speechloom.values import Audio
 
@@ -82,8 +83,14 @@ def sentences(manifest: Path, phones: Sequence[str], speakers: Sequence[str]) ->
     """Read all sentences of a manifest."""
     found = []
     for one in read_manifest(manifest):
-        assert one.alignment is not None
-        assert one.speaker is not None
+        if one.alignment is None or one.speaker not in speakers:
+            raise UsageError(
+                f"{manifest}: {one.id} needs an alignment, and a speaker of the training data: "
+                f"{', '.join(speakers)}"
+            )
+        unknown = {phone for phone, _ in one.alignment} - set(phones)
+        if unknown:
+            raise UsageError(f"{manifest}: {one.id} has phones that were not learnt: {unknown}")
         samples = one.load().mono().resampled(RATE).samples[0]
         ends = tuple((phones.index(phone), end) for phone, end in one.alignment)
         found.append(Sentence(samples, ends, speakers.index(one.speaker)))

@@ -205,8 +205,8 @@ class StreamNetwork:
         hop = self._hop
         reach = -(-_reach(before) // hop) * hop
         stages = (_Bounded(before, reach, takes=hop), _Recurrent(lstm), _Bounded(after))
-        # One place for all ids. Those of each piece, kept in a list, would come to lie between the
-        # large results of the layers, and the memory of these could not be used again.
+        # One place for all ids: nothing small and lasting is made between the large results of the
+        # layers, where it might split the memory that the next piece could use again.
         ids = samples.new_empty(levels, -(-samples.shape[-1] // hop), dtype=torch.int64)
         at = 0
         for piece in torch.split(samples[None], max(window, MIN_WINDOW) * hop, -1):
