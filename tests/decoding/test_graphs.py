@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speechloom.decoding import DecodeConfig, masked_decode, open_after
+from speechloom.decoding import DecodeConfig, graphs, masked_decode, open_after
 from speechloom.decoding.graphs import (
     DecodePlan,
     GraphedDecoder,
@@ -214,3 +215,92 @@ def test_guidance_without_a_twin_is_refused() -> None:
 def test_recording_on_a_cpu_says_that_it_needs_cuda() -> None:
     with pytest.raises(BackendUnavailable, match="needs CUDA.*masked_decode"):
         GraphedDecoder(MixingNetwork, device="cpu")
+
+
+class EagerRecorder:
+    """Stands in for CUDA: a recording writes its one output anew, from whatever its inputs hold."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        output = torch.full_like(work(), -7)
+
+        def play() -> None:
+            output.copy_(work())
+
+        return play, output
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> GraphedDecoder:
+    monkeypatch.setattr(graphs, "_cuda_device", torch.device)
+    monkeypatch.setattr(graphs, "_Recorder", EagerRecorder)
+
+    def build(content: Tensor, voice: Tensor) -> MixingNetwork:
+        network = MixingNetwork()
+        network.place = content[0] + voice[0]  # one item a batch keeps this simple
+        return network
+
+    return GraphedDecoder(
+        build,
+        frame_padding={"content": torch.nan},
+        stage=1,
+        buckets=(16, 32),
+        capacity=2,
+        device="cpu",
+    )
+
+
+def played(decoder: GraphedDecoder, request: Request, config: DecodeConfig) -> Tensor:
+    """The codes of a recording, beside which the loop's have been laid."""
+    frames = request.codes.shape[-1]
+    generator = torch.Generator().manual_seed(int(request.seeds[0]))
+    content = torch.randn(1, frames, DIM, generator=generator)
+    voice = torch.randn(1, 1, DIM, generator=generator)
+    got = decoder(**vars(request), condition={"content": content, "voice": voice}, config=config)
+    network = MixingNetwork()
+    network.place = content[0] + voice[0]
+    assert torch.equal(got, loop(network, request, config))
+    return got
+
+
+def test_a_recording_serves_every_request_of_its_bucket(decoder: GraphedDecoder) -> None:
+    config = DecodeConfig(steps=(4, 2))
+    for seed, frames in enumerate((20, 32, 17)):
+        played(decoder, make_request([frames], frames, seed, 0.3), config)
+    assert decoder.recordings == 1
+
+
+def test_other_settings_are_recorded_anew_and_the_oldest_recording_goes(
+    decoder: GraphedDecoder,
+) -> None:
+    request = make_request([10], 10, 0, 0.3)
+    for steps in (1, 2, 3, 1, 2):
+        played(decoder, request, DecodeConfig(steps=(steps,)))
+        assert decoder.recordings <= 2
+
+
+def test_results_of_a_recording_are_copies(decoder: GraphedDecoder) -> None:
+    config = DecodeConfig(steps=(2,))
+    first = played(decoder, make_request([10], 10, 0, 0.3), config)
+    kept = first.clone()
+    played(decoder, make_request([10], 10, 1, 0.3), config)
+    assert torch.equal(first, kept)
+
+
+def test_more_frames_than_the_largest_bucket_are_refused(decoder: GraphedDecoder) -> None:
+    request = make_request([33], 33, 0, 0.0)
+    with pytest.raises(UsageError, match="at most 32 frames, but have 33"):
+        played(decoder, request, DecodeConfig())
+
+
+@pytest.mark.parametrize(
+    ("buckets", "capacity"), [((32, 16), 2), ((), 2), ((0, 16), 2), ((16,), 0)]
+)
+def test_buckets_that_do_not_ascend_are_refused(
+    buckets: tuple[int, ...], capacity: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "_cuda_device", torch.device)
+    with pytest.raises(UsageError, match="ascending numbers of frames"):
+        GraphedDecoder(MixingNetwork, buckets=buckets, capacity=capacity, device="cpu")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechloom.decoding import DecodeConfig, masked_decode
+from speechloom.decoding import DecodeConfig, ExecutionConfig, masked_decode
 from speechloom.decoding.graphs import GraphedDecoder, decode_fixed, plan_decode
 from speechloom.errors import UsageError
 from speechloom.ops.masked_decode import (
@@ -17,6 +17,8 @@ from speechloom.ops.masked_decode import (
     SampleConfig,
     decode_step,
 )
+from speechloom.spec import ComponentSpec, GeneratorFacts, Task
+from speechloom.values import Canvas
 
 pytestmark = [
     pytest.mark.gpu,
@@ -155,6 +157,49 @@ def test_the_oldest_recording_makes_room(decoder: GraphedDecoder, weights: Weigh
         got = decoder(**request, condition=condition, config=CONFIG)
         assert torch.equal(got, masked_decode(weights(**condition), **request, config=CONFIG))
         assert decoder.recordings <= 2
+
+
+@pytest.mark.parametrize("task", ["synthesize", "continue"])
+def test_a_generator_gives_the_same_codes_recorded(task: Task) -> None:
+    generators = pytest.importorskip("speechloom_speechsec.generator")
+    models = pytest.importorskip("speechloom_speechsec.model")
+    sizes = pytest.importorskip("speechloom_speechsec.config")
+    spec = ComponentSpec(
+        id="toy",
+        implementation="toy:Toy",
+        summary="Units to codes",
+        license="MIT",
+        facts=GeneratorFacts(
+            tasks=("synthesize", "continue"),
+            content=("tokens:toy",),
+            free_tasks=("continue",),
+            gives="codes:toy",
+            frame_rate=50,
+            codebooks=LEVELS,
+            codebook_size=11,
+        ),
+    )
+    has_content = task == "synthesize"
+    canvas = Canvas(
+        task,
+        ids=torch.zeros(2, LEVELS, 64, dtype=torch.int64),
+        known=(torch.arange(64) < 20).expand(2, LEVELS, 64),
+        lengths=torch.tensor([64, 64]),
+        gives="codes:toy",
+        codebook_size=11,
+        frame_rate=spec.facts.frame_rate,
+        seeds=torch.tensor([1, 2]),
+        items=torch.tensor([0, 1]),
+        content=torch.arange(128).view(2, 64) % 5 if has_content else None,
+        content_kind="tokens:toy" if has_content else None,
+    )
+    config = DecodeConfig(steps=(4,), sample=SampleConfig(guidance=2.0))
+    network = models.SpeechSEC(sizes.tiny(), seed=0)
+    one = generators.SpeechSECGenerator(spec, network, decode=config, device="cuda")
+    looped = one.fill(canvas).ids
+    one.execution = ExecutionConfig(graphs=True)
+    one.warm_up(64)
+    assert torch.equal(one.fill(canvas).ids, looped)
 
 
 def test_too_many_frames_and_other_devices_are_named(decoder: GraphedDecoder) -> None:

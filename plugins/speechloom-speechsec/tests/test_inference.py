@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
 from torch import Tensor
 
-from speechloom.decoding import DecodeConfig, ExecutionConfig, has_bfloat16_units
+from speechloom.decoding import DecodeConfig, ExecutionConfig, graphs, has_bfloat16_units
 from speechloom.errors import UsageError
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom.spec import ComponentSpec, GeneratorFacts, Task
@@ -162,7 +164,7 @@ def test_a_network_is_laid_out_when_it_is_conditioned(model: SpeechSEC) -> None:
     assert condition(model, content, task).network.model is model
 
 
-def generator(**options: object) -> SpeechSECGenerator:
+def generator(*, prompt_embedding: bool = False, **options: object) -> SpeechSECGenerator:
     spec = ComponentSpec(
         id="toy",
         implementation="toy:Toy",
@@ -176,9 +178,12 @@ def generator(**options: object) -> SpeechSECGenerator:
             frame_rate=50,
             codebooks=3,
             codebook_size=11,
+            voice="voice:toy",
+            voice_size=4,
         ),
     )
-    return SpeechSECGenerator(spec, loud(tiny()), **options)  # type: ignore[arg-type]
+    network = loud(tiny().model_copy(update={"prompt_embedding": prompt_embedding}))
+    return SpeechSECGenerator(spec, network, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("task", "setting"), [("continue", "free"), ("convert", "convert")])
@@ -250,3 +255,67 @@ def test_a_batch_without_padding_needs_no_mask(
     result = network.hidden(codes, level, full, torch.arange(3))
     assert [mask is not None for mask in masks] == [padded] * 2
     torch.testing.assert_close(result, model.hidden(codes, level, network.cond, full))
+
+
+class EagerRecorder:
+    """Stands in for CUDA's graphs: plays the work itself."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        output = work()
+
+        def play() -> None:
+            output.copy_(work())
+
+        return play, output
+
+
+@pytest.mark.parametrize("task", ["synthesize", "continue", "convert"])
+def test_recorded_decodings_give_the_codes_of_the_loop(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that a recording is given; a CPU plays the device (`tests/gpu` records)."""
+    on = ExecutionConfig.on
+    monkeypatch.setattr(ExecutionConfig, "on", lambda self, at: on(replace(self, graphs=False), at))
+    monkeypatch.setattr(graphs, "_cuda_device", torch.device)
+    monkeypatch.setattr(graphs, "_Recorder", EagerRecorder)
+    monkeypatch.setattr(conditioned, "runs_alone", lambda device: False)
+    has_content = task != "continue"
+    generator_of_ids = torch.Generator().manual_seed(3)
+    canvas = Canvas(
+        task=task,
+        content=torch.arange(60).view(2, 30) % 5 if has_content else None,
+        content_kind="tokens:toy" if has_content else None,
+        ids=torch.randint(0, 11, (2, 3, 30), generator=generator_of_ids),
+        known=(torch.arange(30) < 12).expand(2, 3, 30),
+        lengths=torch.tensor([30, 21]),
+        gives="codes:toy",
+        frame_rate=Fraction(50),
+        codebook_size=11,
+        seeds=torch.tensor([5, 6]),
+        items=torch.tensor([0, 1]),
+        voices=torch.linspace(-1, 1, 2 * tiny().voice_dim).view(2, -1),
+    )
+    settings = {
+        "decode": DecodeConfig(steps=(3,), sample=SampleConfig(guidance=2.0)),
+        "free": DecodeConfig(steps=(2,)),
+    }
+    one = generator(prompt_embedding=True, **settings)
+    looped = one.fill(canvas)
+    one.execution = ExecutionConfig(graphs=True)
+    assert one.warm_up(30) > 0.0
+    recorded = one.fill(canvas)
+    assert isinstance(looped, Codes)
+    assert isinstance(recorded, Codes)
+    assert recorded.ids.tolist() == looped.ids.tolist()
+    one.execution = ExecutionConfig()
+    again = one.fill(canvas)
+    assert isinstance(again, Codes)
+    assert again.ids.tolist() == looped.ids.tolist()
+
+
+def test_graphs_are_for_cuda() -> None:
+    with pytest.raises(UsageError, match="`graphs` needs a CUDA device, but the device is cpu"):
+        generator(execution=ExecutionConfig(graphs=True))

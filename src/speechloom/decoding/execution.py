@@ -36,6 +36,9 @@ class ExecutionConfig:
             0.9 times as fast with AVX2 alone (AMD Zen 3).
         compile: run the network through `torch.compile`. On a CPU this needs a C++ compiler,
             and the first passes take a minute: see `warm_up` of the generator.
+        graphs: on CUDA, record a whole decoding as a CUDA graph and play it back; see
+            `speechloom.decoding.graphs.GraphedDecoder`. Each new bucket of lengths, batch size and
+            setting is recorded at its first call, which takes seconds.
 
     Raises:
         UsageError: the precision is unknown, or both layouts are asked for at once: a compiled
@@ -45,6 +48,7 @@ class ExecutionConfig:
     precision: str = "float32"
     prepack: bool | None = None
     compile: bool = False
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -57,9 +61,14 @@ class ExecutionConfig:
         """Decide what is left open, for one device.
 
         Raises:
-            UsageError: `prepack` is asked for where oneDNN has no such layout.
+            UsageError: `prepack` is asked for where oneDNN has no such layout, or `graphs`
+                elsewhere than on CUDA.
         """
         device = torch.device(device)
+        if self.graphs and device.type != "cuda":
+            raise UsageError(
+                f"`graphs` needs a CUDA device, but the device is {device}; leave it False."
+            )
         dtype = PRECISIONS[self.precision]
         if dtype is None:
             dtype = torch.bfloat16 if has_bfloat16_units(device) else torch.float32

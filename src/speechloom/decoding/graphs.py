@@ -259,12 +259,40 @@ def first_frames(is_open: Tensor, room: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Recording:
-    """A recorded decoding: write `inputs`, play `graph`, read `output`; it reads `plan` too."""
+    """A recorded decoding: write `inputs`, `play`, read `output`; it reads `plan` too."""
 
-    graph: torch.cuda.CUDAGraph
+    play: Callable[[], None]
     inputs: Mapping[str, Tensor]
     output: Tensor
     plan: DecodePlan
+
+
+class _Recorder:
+    """Records work on one CUDA device; all recordings share one memory pool."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        """Run a few times, for kernels to be compiled and workspaces made, then record.
+
+        Returns:
+            What plays the recording, and the tensor that it writes.
+        """
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP_RUNS):
+                work()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
+            output = work()
+        current.wait_stream(self._stream)
+        return graph.replay, output
 
 
 class GraphedDecoder:
@@ -311,8 +339,7 @@ class GraphedDecoder:
         self._buckets = tuple(buckets)
         self._capacity = capacity
         self._recordings: OrderedDict[object, _Recording] = OrderedDict()
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._record_work = _Recorder(self._device)
         self._lock = threading.Lock()
 
     @property
@@ -370,7 +397,7 @@ class GraphedDecoder:
                 recording = self._recording(inputs, config or DecodeConfig())
                 for name, value in inputs.items():
                     recording.inputs[name].copy_(value)
-                recording.graph.replay()
+                recording.play()
             return recording.output[..., : codes.shape[-1]].clone()
 
     def _inputs(
@@ -419,22 +446,11 @@ class GraphedDecoder:
         return self._recordings[key]
 
     def _record(self, inputs: Mapping[str, Tensor], config: DecodeConfig) -> _Recording:
-        """Run a few times, for kernels to be compiled and workspaces made, then record."""
         own = {name: value.clone() for name, value in inputs.items()}
         _, levels, frames = own["codes"].shape
         plan = plan_decode(config, levels, frames, self._device)
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UP_RUNS):
-                self._decode(own, plan)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-        ):
-            output = self._decode(own, plan)
-        current.wait_stream(self._stream)
-        return _Recording(graph, own, output, plan)
+        play, output = self._record_work(lambda: self._decode(own, plan))
+        return _Recording(play, own, output, plan)
 
     def _decode(self, inputs: Mapping[str, Tensor], plan: DecodePlan) -> Tensor:
         condition = {

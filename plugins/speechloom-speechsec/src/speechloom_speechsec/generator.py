@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from speechloom.claims import check_canvas
 from speechloom.decoding import DecodeConfig, ExecutionConfig, masked_decode
+from speechloom.decoding.graphs import GraphedDecoder
 from speechloom.errors import UnsupportedCapability
 from speechloom.published import PublishedComponent
 from speechloom.spec import ComponentSpec, GeneratorFacts
@@ -32,6 +34,17 @@ logger = logging.getLogger(__name__)
 
 STAGES = {"tokens": 0, "codes": 1}
 """Number of a generator in its chain; with it two generators of a request draw differently."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `masked_decode` and a recording fill in, on the device of the network."""
+
+    codes: Tensor
+    known: Tensor
+    lengths: Tensor
+    seeds: Tensor
+    items: Tensor
 
 
 class SpeechSECGenerator(PublishedComponent):
@@ -110,6 +123,7 @@ class SpeechSECGenerator(PublishedComponent):
     @execution.setter
     def execution(self, execution: ExecutionConfig) -> None:
         self._laid_out = InferenceSpeechSEC(self._network, execution.on(self._device))
+        self._graphed = self._recording() if execution.graphs else None
         self._execution = execution
 
     def warm_up(self, frames: int = 500) -> float:
@@ -129,18 +143,11 @@ class SpeechSECGenerator(PublishedComponent):
         codes = torch.full((1, config.codebooks, frames), config.mask_id, device=self._device)
         content = torch.full((1, frames), NO_CONTENT, device=self._device)
         one = torch.zeros(1, dtype=torch.int64, device=self._device)
+        request = _Request(codes, torch.zeros_like(codes, dtype=torch.bool), one + frames, one, one)
+        # A recording is of its settings; for the rest two passes have seen everything.
+        settings = self._decode if self._graphed else replace(self._decode, steps=(2,))
         for _ in range(2):  # the second call of a compiled network may compile once more
-            masked_decode(
-                condition(
-                    self._laid_out, content, one, guided=self._decode.is_guided, padded=False
-                ),
-                codes,
-                torch.zeros_like(codes, dtype=torch.bool),
-                one + frames,
-                seeds=one,
-                items=one,
-                config=replace(self._decode, steps=(2,)),
-            )
+            self._decoded(request, {"content": content, "task": one}, settings)
         seconds = time.perf_counter() - begin
         logger.info("%s: warm-up of %d frames took %.1f s", self._spec.id, frames, seconds)
         return seconds
@@ -161,17 +168,15 @@ class SpeechSECGenerator(PublishedComponent):
         """
         facts = check_canvas(self._spec, canvas)
         kind, _, name = facts.gives.partition(":")
-        device, decode = self._device, self._settings(canvas)
-        filled = masked_decode(
-            self._conditioned(canvas, guided=decode.is_guided),
+        device = self._device
+        request = _Request(
             canvas.ids.to(device),
             canvas.known.to(device),
             canvas.lengths.to(device),
-            seeds=canvas.seeds.to(device),
-            items=canvas.items.to(device),
-            stage=STAGES[kind],
-            config=decode,
+            canvas.seeds.to(device),
+            canvas.items.to(device),
         )
+        filled = self._decoded(request, self._condition(canvas), self._settings(canvas))
         inside = torch.arange(filled.shape[-1], device=device) < canvas.lengths.to(device)[:, None]
         ids = torch.where(inside[:, None], filled, 0).cpu()
         size, rate, lengths = facts.codebook_size, facts.frame_rate, canvas.lengths.cpu()
@@ -207,19 +212,58 @@ class SpeechSECGenerator(PublishedComponent):
         chosen = self._convert if canvas.task == "convert" else self._decode
         return _scaled(chosen, canvas.temperature)
 
-    def _conditioned(self, canvas: Canvas, *, guided: bool) -> ConditionedSpeechSEC:
-        device, prompts = self._device, None
+    def _condition(self, canvas: Canvas) -> dict[str, Tensor]:
+        """What the network is conditioned on, by the names of `_network_for`, on the device."""
+        tasks = torch.full((canvas.batch,), TASKS.index(canvas.task))
+        given = {"content": self.content_ids(canvas), "task": tasks}
+        if canvas.voices is not None:
+            given["voice"] = canvas.voices
         if canvas.content is None and canvas.task == "continue":
-            prompts = torch.where(canvas.known, canvas.ids, canvas.codebook_size).to(device)
+            prompts = torch.where(canvas.known, canvas.ids, canvas.codebook_size)
+            given["prompts"] = prompts.transpose(1, 2)
+        return {name: value.to(self._device) for name, value in given.items()}
+
+    def _network_for(
+        self,
+        content: Tensor,
+        task: Tensor,
+        voice: Tensor | None = None,
+        prompts: Tensor | None = None,
+        *,
+        guided: bool,
+        padded: bool = True,
+    ) -> ConditionedSpeechSEC:
+        """`condition`, with `prompts` [B, F, K]: frames second, as in all that is per frame."""
+        if prompts is not None:
+            prompts = prompts.transpose(1, 2)
         return condition(
-            self._laid_out,
-            self.content_ids(canvas).to(device),
-            torch.full((canvas.batch,), TASKS.index(canvas.task), device=device),
-            None if canvas.voices is None else canvas.voices.to(device),
-            guided=guided,
-            padded=bool((canvas.lengths < canvas.ids.shape[-1]).any()),
-            prompts=prompts,
+            self._laid_out, content, task, voice, guided=guided, padded=padded, prompts=prompts
         )
+
+    def _recording(self) -> GraphedDecoder:
+        guided = any(one.is_guided for one in (self._decode, self._free, self._convert))
+        return GraphedDecoder(
+            partial(self._network_for, guided=guided),
+            frame_padding={"content": NO_CONTENT, "prompts": self._network.config.mask_id},
+            stage=self._stage,
+            device=self._device,
+        )
+
+    def _decoded(
+        self, request: _Request, given: Mapping[str, Tensor], config: DecodeConfig
+    ) -> Tensor:
+        """The codes [B, K, F] of a request, by a recording or by the loop."""
+        if self._graphed is not None:
+            return self._graphed(**vars(request), condition=given, config=config)
+        padded = bool((request.lengths < request.codes.shape[-1]).any())
+        network = self._network_for(**given, guided=config.is_guided, padded=padded)
+        return masked_decode(network, **vars(request), stage=self._stage, config=config)
+
+    @property
+    def _stage(self) -> int:
+        facts = self._spec.facts
+        assert isinstance(facts, GeneratorFacts), f"{self._spec.id} is a {self._spec.kind}"
+        return STAGES[facts.gives.partition(":")[0]]
 
 
 def tiny_for(spec: ComponentSpec) -> SpeechSECConfig:
