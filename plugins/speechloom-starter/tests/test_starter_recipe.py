@@ -89,6 +89,17 @@ def test_a_cut_corpus_is_completed_to_the_same_bytes(tmp_path: Path, text: Path)
 
 
 @needs_engine
+def test_a_corpus_may_be_the_beginning_of_its_plan(tmp_path: Path, text: Path) -> None:
+    config = RecipeConfig.tiny().corpus
+    make_corpus(config, text, tmp_path / "whole")
+    make_corpus(config.model_copy(update={"utterances": 5}), text, tmp_path / "five")
+    whole, five = (
+        (tmp_path / name / "index.jsonl").read_text().splitlines() for name in ("whole", "five")
+    )
+    assert five == whole[:5] != whole
+
+
+@needs_engine
 def test_labels_follow_the_phone_ends_at_any_speed(tmp_path: Path, text: Path) -> None:
     make_corpus(RecipeConfig.tiny().corpus, text, tmp_path)
     corpus = Corpus(tmp_path)

@@ -133,11 +133,11 @@ class Execution:
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next layer instead of giving it back.
 
-    For networks that run on a CPU; once is enough. oneDNN allocates each result. glibc returns
-    blocks of megabytes to the system as soon as they are freed, and the next layer's first touch
-    of every page enters the kernel again: a quarter of a pass of a 512 x 6 Conformer in float32.
-    Freeing one large block, as here, raises the limits from which it does so to the block's size
-    and twice that (mallopt(3), M_MMAP_THRESHOLD). Other allocators do not mind.
+    For networks that run or are trained on a CPU; once is enough. oneDNN allocates each result.
+    glibc returns blocks of megabytes to the system as soon as they are freed, and the next layer's
+    first touch of every page enters the kernel again: a quarter of a pass of a 512 x 6 Conformer
+    in float32. Freeing one large block, as here, raises the limits from which it does so to the
+    block's size and twice that (mallopt(3), M_MMAP_THRESHOLD). Other allocators do not mind.
     """
     torch.empty(LARGEST_LIMIT, dtype=torch.uint8)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from speechloom.decoding import keep_freed_memory
 from speechloom.errors import PluginError, SpeechloomError, WeightsError
 from speechloom.training.ahead import BatchesAhead
 from speechloom.training.average import MovingAverage
@@ -119,6 +120,7 @@ class Loop:
             OutputError: the disk is full; the checkpoints stay.
             PluginError: the loss is not finite any more, or depends on no weight.
         """
+        keep_freed_memory()
         batches = BatchesAhead(
             self._job.training,
             self._recipe,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechloom.decoding import DecodeConfig, Execution, masked_decode
+from speechloom.decoding.attention import attend
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom_bench.rows import Agreement
 
@@ -249,7 +250,7 @@ class _FastBlock:
         parts = self.qkv(_rms(x, self.block.before), place).view(frames, 3, self.block.heads, -1)
         q, k, v = parts.unbind(1)
         q, k, v = (y.transpose(0, 1)[None] for y in (_turn(q, rotary), _turn(k, rotary), v))
-        mixed = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
+        mixed = attend(q, k, v)[0].transpose(0, 1)
         x.add_(self.o(mixed.reshape(frames, dim)))
         wide = self.wide(_rms(x, self.block.after), scratch.view(frames, 8 * dim))
         gate, up = wide.chunk(2, dim=-1)

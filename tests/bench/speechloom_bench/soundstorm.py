@@ -30,6 +30,7 @@ from speechloom.decoding import (
     masked_decode,
     open_after,
 )
+from speechloom.decoding.attention import attend
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom_bench.rows import Agreement
 
@@ -286,7 +287,7 @@ class _Attention:
         q, k, value = (
             each.transpose(0, 1)[None] for each in (_turn(q, rotary), _turn(k, rotary), v)
         )
-        mixed = F.scaled_dot_product_attention(q, k, value)
+        mixed = attend(q, k, value)
         return self.out(mixed[0].transpose(0, 1).reshape(frames, dim)), v
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from speechloom.decoding import Execution
+from speechloom.decoding.attention import attend
 from speechloom_speechsec.conformer import (
     Attention,
     ConformerBlock,
@@ -156,9 +157,7 @@ class _Attention:
         parts = parts.view(batch, frames, 3, self.heads, dim // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4)
         mask = None if real is None else real[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(
-            rotate(q, rotary), rotate(k, rotary), v, attn_mask=mask
-        )
+        mixed = attend(rotate(q, rotary), rotate(k, rotary), v, mask)
         return self.out(mixed.transpose(1, 2).reshape(rows.shape)).view(x.shape)
 
 

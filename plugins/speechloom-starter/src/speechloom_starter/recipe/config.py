@@ -19,6 +19,10 @@ class CorpusConfig(_Frozen):
     """What the engine speaks.
 
     A synthetic speaker is an engine voice with a mean pitch, a speaking rate and a frequency warp.
+
+    Attributes:
+        utterances: stop after so many of all that is planned; the plan is shuffled, so that they
+            are a fair sample of it.
     """
 
     seed: int = 1
@@ -33,6 +37,7 @@ class CorpusConfig(_Frozen):
     rate: tuple[float, float] = (0.85, 1.2)
     pitch_hz: tuple[tuple[float, float], ...] = ((140, 260), (80, 150), (85, 165), (80, 150))
     real_warps: tuple[float, ...] = (0.82, 0.88, 0.94, 1.06, 1.13, 1.2)
+    utterances: int | None = Field(default=None, ge=1)
     workers: int = 2
 
 

@@ -193,7 +193,7 @@ def make_corpus(
     recordings: list[str] = []
     if real_speech is not None:
         recordings = sorted(str(p) for p in real_speech.iterdir() if p.suffix in {".flac", ".wav"})
-    jobs = plan_jobs(config, sentences, recordings)
+    jobs = plan_jobs(config, sentences, recordings)[: config.utterances]
     (folder / "speakers.json").write_text(
         json.dumps([asdict(speaker) for speaker in plan_speakers(config)], indent=1)
     )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from speechloom.decoding import keep_freed_memory
 from speechloom.errors import WeightsError
 from speechloom.training.checkpoints import save_atomically
 from speechloom.training.schedule import learning_rate
@@ -75,6 +76,7 @@ def run_stage(stage: Stage, folder: Path, checkpoint_seconds: float = 120.0) -> 
         folder: holds ``<stage>.pt`` (checkpoint) and ``<stage>.jsonl`` (losses).
         checkpoint_seconds: time between checkpoints.
     """
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage.name}.pt"
     config = stage.train
