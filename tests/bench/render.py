@@ -113,7 +113,11 @@ def _timed(one: Record, rounds: int) -> str:
 
 
 def _ceiling(row: Record) -> str:
-    return f"{row['of_ceiling']:.0%}" if row.get("flops") else ""
+    """The share of the ceiling, and the ratio to the first peer that all of it would be."""
+    if not row.get("flops"):
+        return ""
+    share, peer = row["of_ceiling"], next(iter(row["peers"].values()))
+    return f"{share:.0%} (all of it: {peer['ratio'] / share:.3g}x)"
 
 
 def _sentence(row: Record) -> str:
