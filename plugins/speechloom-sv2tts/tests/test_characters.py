@@ -18,7 +18,10 @@ def spelled(text: str) -> list[str]:
     ("text", "said"),
     [
         ("Hello, world!", ["hello,|world!"]),
-        ("Dr. Smith sat. He slept.", ["doctor.", "smith|sat.", "he|slept."]),
+        ("Dr. Smith sat. He slept.", ["doctor|smith|sat.", "he|slept."]),
+        ("Mr Fox met MRS. Fox.", ["mister|fox|met|misses|fox."]),
+        ("It was Fox Ltd.", ["it|was|fox|limited."]),
+        ("Lost. Found.", ["lost.", "found."]),
         ("It is 7.", ["it|is|seven."]),
         ("In 1,204 days", ["in|one|thousand|two|hundred|four|days|"]),
         ("3.14 & more", ["three|point|one|four|and|more|"]),
@@ -32,6 +35,7 @@ def test_spells_english(text: str, said: list[str]) -> None:
 
 
 def test_words_keep_their_place() -> None:
+    assert FRONTEND.phonemize("To Dr. Fox")[0].source_spans == ((0, 2), (3, 5), (7, 10))
     (one,) = FRONTEND.phonemize("  It cost $5.")
     text = "  It cost $5."
     assert [text[a:b] for a, b in one.source_spans] == ["It", "cost", "$", "5"]

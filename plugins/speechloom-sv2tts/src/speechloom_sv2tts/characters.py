@@ -1,8 +1,8 @@
 """The front end ``tacotron2-characters``: English text to the characters that Tacotron 2 reads.
 
 Numbers are spelled out and the common abbreviations of titles, as the text rules of NVIDIA's
-published checkpoint do; accents are dropped. Each character is a phone of its own, and a space is
-the pause ``|``.
+published checkpoint do; the full stop of an abbreviation ends no sentence unless nothing follows.
+Accents are dropped. Each character is a phone of its own, and a space is the pause ``|``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from speechloom_sv2tts.symbols import PAUSE
 
 __all__ = ["CharacterFrontend", "in_words"]
 
-_PIECE = re.compile(
-    r"""\[\[(?P<given>[^\]]*)\]\] | (?P<number>\d+(?:,\d{3})*(?:\.\d+)?)
-      | (?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*) | (?P<other>.)""",
-    re.VERBOSE | re.DOTALL,
-)
 _TITLES = {
     "mr": "mister", "mrs": "misses", "dr": "doctor", "st": "saint", "co": "company",
     "jr": "junior", "maj": "major", "gen": "general", "drs": "doctors", "rev": "reverend",
     "lt": "lieutenant", "hon": "honorable", "sgt": "sergeant", "capt": "captain",
     "esq": "esquire", "ltd": "limited", "col": "colonel", "ft": "fort",
 }  # fmt: skip
+_PIECE = re.compile(
+    rf"""\[\[(?P<given>[^\]]*)\]\] | (?P<number>\d+(?:,\d{{3}})*(?:\.\d+)?)
+      | (?P<title>(?:{"|".join(_TITLES)})(?=\.\s+\w))\.
+      | (?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*) | (?P<other>.)""",
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": "", "”": "", '"': "", "–": "-", "—": "-"})
 _MARKS = "!'(),-.:;?"
 _ENDS = ".!?"
@@ -91,10 +92,11 @@ def _tokens(
             yield _Token(_checked(match["given"].split(), whole, known), whole, place)
         elif match["number"]:
             yield _Token(_spelled(_number(whole), known), whole, place)
-        elif match["word"]:
-            given = lexicon.get(whole.lower())
-            spelled = _spelled(_TITLES.get(whole.lower(), whole), known)
-            yield _Token(_checked(given, whole, known) if given else spelled, whole, place)
+        elif word := match["title"] or match["word"]:
+            given = lexicon.get(word.lower())
+            spelled = _spelled(_TITLES.get(word.lower(), word), known)
+            own = place[0], place[0] + len(word)
+            yield _Token(_checked(given, word, known) if given else spelled, word, own)
         elif whole.isdigit():
             yield _Token(_spelled(in_words(int(unicodedata.digit(whole))), known), whole, place)
         elif whole in _SIGNS:
