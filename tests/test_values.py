@@ -117,6 +117,7 @@ def test_resampling_first_does_not_change_the_frame_count_where_the_hop_is_whole
         (np.zeros((16_000, 2)), r"16000 channels; .* perhaps they are \[T, C\]"),
         (np.array([0.0, np.nan, np.inf]), "2 samples that are NaN or infinite"),
         (np.array([1e300]), "1 samples that are NaN or infinite"),
+        (np.array([0.0, -1e30]), r"reaches 1e\+30 times full scale.* within -1.0 and 1.0"),
     ],
 )
 def test_audio_refuses_what_is_no_audio(samples: Any, message: str) -> None:

@@ -36,6 +36,9 @@ __all__ = [
     "samples_at",
 ]
 
+LOUDEST = 2.0**31
+"""Times full scale: the integers of the widest sample format; the squares of more overflow."""
+
 
 def frames_in(samples: int, sample_rate: int, frame_rate: Fraction) -> int:
     """Frames that cover `samples` completely: the ceiling, exactly.
@@ -68,7 +71,8 @@ class Audio:
             can be written in the caller's own format; None for audio that came from no file.
 
     Raises:
-        AudioError: the samples are empty, not float, of another shape, or not finite.
+        AudioError: the samples are empty, not float, of another shape, not finite, or larger than
+            `LOUDEST`.
     """
 
     samples: NDArray[np.float32]
@@ -100,6 +104,11 @@ class Audio:
         bad = int(np.count_nonzero(~np.isfinite(samples)))
         if bad:
             raise AudioError(f"the audio has {bad} samples that are NaN or infinite")
+        if not -LOUDEST <= samples.min() <= samples.max() <= LOUDEST:
+            raise AudioError(
+                f"the audio reaches {np.abs(samples).max():.0e} times full scale, as no recording "
+                "does; divide the samples so that they lie within -1.0 and 1.0"
+            )
         object.__setattr__(self, "samples", samples)
         object.__setattr__(self, "sample_rate", int(self.sample_rate))
 
