@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -225,8 +227,24 @@ def _phonemiser() -> Callable[[str], str]:
         "phonemizer.backend",
         "pip install 'speechloom-vits[ipa]' and install the program espeak-ng",
     )
-    espeak = backend.EspeakBackend("en-us", preserve_punctuation=True, with_stress=True)
-    return lambda text: str(espeak.phonemize([text], strip=True)[0])
+    quiet = logging.getLogger(f"{__name__}.espeak")
+    quiet.setLevel(logging.ERROR)  # it warns of every word that is read as two
+    try:
+        espeak = backend.EspeakBackend(
+            "en-us", preserve_punctuation=True, with_stress=True, logger=quiet
+        )
+    except RuntimeError as error:
+        raise BackendUnavailable(
+            f"espeak cannot be used ({error}); install the program espeak-ng",
+            plugin="speechloom-vits",
+        ) from error
+    one_at_a_time = threading.Lock()  # espeak is one C library with one state
+
+    def read(text: str) -> str:
+        with one_at_a_time:
+            return str(espeak.phonemize([text], strip=True)[0])
+
+    return read
 
 
 def _needed(module: str, install: str) -> Any:

@@ -23,11 +23,11 @@ from speechloom_starter.weights import load_durations, load_t2u, load_u2c
 
 __all__ = ["StarterTextToUnits", "StarterUnitsToCodes"]
 
-# Chosen by the word error of held-out sentences. One pass that takes the best units loses fewer words
-# than several that draw, and guidance of 2 took the word error from 0.38 to 0.18; more of it moves the
-# sound away from the recording's. Sixteen passes, and guidance of all levels, cost half as much time
-# again and gain nothing: 0.289 with twelve beside 0.275, on sixty sentences. Guidance of the first
-# level alone is not enough: 0.25 beside 0.23 on forty, before the network was trained on.
+# Chosen by the word error of held-out sentences. One pass that takes the best units loses fewer
+# words than several that draw, and guidance of 2 took the word error from 0.38 to 0.18; more of it
+# moves the sound away from the recording's. Twelve passes and guidance of all levels cost two
+# fifths more time and gain nothing: 0.289 beside 0.275, on sixty sentences. Guidance of the first
+# level alone was not enough: 0.25 beside 0.23 on forty, with the second round's network.
 UNITS_DECODE = DecodeConfig(steps=(1,), sample=SampleConfig(temperature=0.0))
 DRAWN_UNITS_DECODE = DecodeConfig(
     steps=(4,), sample=SampleConfig(temperature=0.3, top_p=0.9), choice_temperature=0.2
