@@ -272,16 +272,19 @@ class EagerRecorder:
         return play, output
 
 
-@pytest.mark.parametrize("task", ["synthesize", "continue", "convert"])
-def test_recorded_decodings_give_the_codes_of_the_loop(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With all that a recording is given; a CPU plays the device (`tests/gpu` records)."""
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU plays the device; `tests/gpu` records on one."""
     on = ExecutionConfig.on
     monkeypatch.setattr(ExecutionConfig, "on", lambda self, at: on(replace(self, graphs=False), at))
     monkeypatch.setattr(graphs, "_cuda_device", torch.device)
     monkeypatch.setattr(graphs, "_Recorder", EagerRecorder)
     monkeypatch.setattr(conditioned, "runs_alone", lambda device: False)
+
+
+@pytest.mark.parametrize("task", ["synthesize", "continue", "convert"])
+def test_recorded_decodings_give_the_codes_of_the_loop(task: Task, device: None) -> None:
+    """With all that a recording is given."""
     has_content = task != "continue"
     generator_of_ids = torch.Generator().manual_seed(3)
     canvas = Canvas(
@@ -314,6 +317,40 @@ def test_recorded_decodings_give_the_codes_of_the_loop(
     again = one.fill(canvas)
     assert isinstance(again, Codes)
     assert again.ids.tolist() == looped.ids.tolist()
+
+
+def test_a_warm_up_records_what_the_next_request_plays(device: None) -> None:
+    one = generator(execution=ExecutionConfig(graphs=True))
+    one.warm_up(30)
+    decoder = one._graphed
+    assert decoder is not None
+    assert decoder.recordings == 1
+    for frames in (30, 20):
+        one.fill(
+            Canvas(
+                task="synthesize",
+                content=torch.arange(frames)[None] % 5,
+                content_kind="tokens:toy",
+                ids=torch.zeros(1, 3, frames, dtype=torch.int64),
+                known=torch.zeros(1, 3, frames, dtype=torch.bool),
+                lengths=torch.tensor([frames]),
+                gives="codes:toy",
+                frame_rate=Fraction(50),
+                codebook_size=11,
+                seeds=torch.tensor([5]),
+                items=torch.tensor([0]),
+                voices=torch.ones(1, 4),
+            )
+        )
+    assert decoder.recordings == 1
+
+
+def test_what_no_bucket_holds_is_decoded_without_a_recording(device: None) -> None:
+    settings = DecodeConfig(steps=(1,))
+    one = generator(decode=settings, execution=ExecutionConfig(graphs=True))
+    assert one._graphed is not None
+    assert one.warm_up(one._graphed.longest + 1) > 0.0
+    assert one._graphed.recordings == 0
 
 
 def test_graphs_are_for_cuda() -> None:

@@ -38,7 +38,8 @@ class ExecutionConfig:
             and the first passes take a minute: see `warm_up` of the generator.
         graphs: on CUDA, record a whole decoding as a CUDA graph and play it back; see
             `speechloom.decoding.graphs.GraphedDecoder`. Each new bucket of lengths, batch size and
-            setting is recorded at its first call, which takes seconds.
+            setting is recorded at its first call, which takes seconds; more frames than the largest
+            bucket has are decoded without.
 
     Raises:
         UsageError: the precision is unknown, or both layouts are asked for at once: a compiled

@@ -343,6 +343,11 @@ class GraphedDecoder:
         self._lock = threading.Lock()
 
     @property
+    def longest(self) -> int:
+        """Frames of the largest bucket; more are refused."""
+        return self._buckets[-1]
+
+    @property
     def recordings(self) -> int:
         """Recordings in memory."""
         return len(self._recordings)

@@ -146,8 +146,11 @@ class SpeechSECGenerator(PublishedComponent):
         request = _Request(codes, torch.zeros_like(codes, dtype=torch.bool), one + frames, one, one)
         # A recording is of its settings; for the rest two passes have seen everything.
         settings = self._decode if self._graphed else replace(self._decode, steps=(2,))
+        given = {"content": content, "task": one}
+        if config.voice_dim:  # as requests have it; a recording without one would be another
+            given["voice"] = torch.zeros(1, config.voice_dim, device=self._device)
         for _ in range(2):  # the second call of a compiled network may compile once more
-            self._decoded(request, {"content": content, "task": one}, settings)
+            self._decoded(request, given, settings)
         seconds = time.perf_counter() - begin
         logger.info("%s: warm-up of %d frames took %.1f s", self._spec.id, frames, seconds)
         return seconds
@@ -253,7 +256,7 @@ class SpeechSECGenerator(PublishedComponent):
         self, request: _Request, given: Mapping[str, Tensor], config: DecodeConfig
     ) -> Tensor:
         """The codes [B, K, F] of a request, by a recording or by the loop."""
-        if self._graphed is not None:
+        if self._graphed is not None and request.codes.shape[-1] <= self._graphed.longest:
             return self._graphed(**vars(request), condition=given, config=config)
         padded = bool((request.lengths < request.codes.shape[-1]).any())
         network = self._network_for(**given, guided=config.is_guided, padded=padded)
