@@ -39,8 +39,8 @@ def target(folder: Path) -> ExportTarget:
     return ExportTarget(folder, str(folder), "mine", "MIT", "pip install mine")
 
 
-def learner() -> Tacotron2Learner:
-    settings = Tacotron2Settings(frontend="tacotron2-characters", voice=None, sizes=SMALL)
+def learner(**more: float) -> Tacotron2Learner:
+    settings = Tacotron2Settings(frontend="tacotron2-characters", voice=None, sizes=SMALL, **more)  # type: ignore[arg-type]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Tacotron2Learner(settings, seed=0)
@@ -95,6 +95,34 @@ def test_tacotron2_learns_in_mixed_precision(tmp_path: Path) -> None:
     loss.backward()
     assert math.isfinite(float(loss.detach()))
     assert all(p.grad is None or p.grad.isfinite().all() for p in trained.network.parameters())
+
+
+def test_withheld_frames_are_not_heard(tmp_path: Path) -> None:
+    trained = learner(withheld=1.0)
+    batch = trained.collate(
+        [trained.prepare(example(tmp_path, text="A bee."))], np.random.default_rng(0)
+    )
+
+    def coarse(mel: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        kept = trained._kept(1, mel.shape[-1], torch.Generator().manual_seed(0))
+        said = trained.network(batch["symbols"], batch["lengths"], mel, batch["frames"], None, kept)
+        return said.coarse
+
+    other = batch["mel"] + torch.linspace(-1, 1, batch["mel"].shape[-1])
+    assert torch.equal(coarse(other), coarse(batch["mel"]))
+    trained.network.eval()  # speaking hears every frame, and so does validation
+    assert not torch.equal(coarse(other), coarse(batch["mel"]))
+
+
+def test_a_share_of_whole_frames_is_withheld() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kept = learner(withheld=0.3)._kept(40, 200, generator)
+    heard = kept.flatten(-2).any(-1)
+    assert float(heard.float().mean()) == pytest.approx(0.7, abs=0.02)
+    assert float(kept[heard].float().mean()) == pytest.approx(0.5, abs=0.02)
+    plain = learner()._kept(40, 200, torch.Generator().manual_seed(0))
+    assert torch.equal(kept[heard], plain[heard])
 
 
 def test_phones_come_from_the_alignment(tmp_path: Path) -> None:

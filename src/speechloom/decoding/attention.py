@@ -40,12 +40,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     keys = (k / math.sqrt(q.shape[-1])).transpose(-1, -2)
     allowed = None if mask is None else mask.expand(*q.shape[:-1], k.shape[-2])
-    mixed = torch.empty_like(q)
-    for rows in _blocks(q.shape[-2], q.shape[:2].numel() * k.shape[-2]):
+
+    def mix(rows: slice) -> Tensor:
         scores = torch.matmul(q[..., rows, :], keys)
         if allowed is not None:
             scores = scores.masked_fill(~allowed[..., rows, :], -math.inf)
-        mixed[..., rows, :] = torch.matmul(scores.softmax(-1), v)
+        return torch.matmul(scores.softmax(-1), v)
+
+    blocks = _blocks(q.shape[-2], q.shape[:2].numel() * k.shape[-2])
+    if len(blocks) == 1:
+        return mix(blocks[0])
+    mixed = q.new_empty(q.shape)
+    for rows in blocks:
+        mixed[..., rows, :] = mix(rows)
     return mixed
 
 

@@ -218,7 +218,7 @@ class FastConformer:
     def _rotary(self, frames: int) -> tuple[Tensor, Tensor]:
         if frames not in self.rotary:
             rates = 10000.0 ** (-torch.arange(0, 64, 2) / 64)
-            angles = (torch.arange(frames)[:, None] * rates)[:, None]
+            angles = torch.arange(frames)[:, None] * rates
             self.rotary[frames] = angles.cos(), angles.sin()
         return self.rotary[frames]
 
@@ -279,15 +279,13 @@ class _Attention:
     ) -> tuple[Tensor, Tensor]:
         frames, dim = x.shape
         parts = self.qkv(self.norm(x), _place(scratch, frames, self.width))
-        q, k, v = parts[:, : 3 * dim].unflatten(1, (3, self.heads, -1)).unbind(1)  # type: ignore
+        heads = parts[:, : 3 * dim].unflatten(1, (3, self.heads, -1)).permute(1, 2, 0, 3)  # type: ignore
+        v = heads[2:]
         if first is None:
             v = v.clone()  # later layers mix with it, and the scratch memory does not last
         else:
-            v = v.lerp(first, parts[:, 3 * dim :, None].sigmoid())
-        q, k, value = (
-            each.transpose(0, 1)[None] for each in (_turn(q, rotary), _turn(k, rotary), v)
-        )
-        mixed = attend(q, k, value)
+            v = v.lerp(first, parts[:, 3 * dim :].t()[None, :, :, None].sigmoid())
+        mixed = attend(*_turn(heads[:2], rotary).split(1), v)
         return self.out(mixed[0].transpose(0, 1).reshape(frames, dim)), v
 
 
@@ -303,16 +301,19 @@ class _Convolution:
         self.norm = layer.net1[0]
         self.gated = execution.linear(gated.weight[:, :, 0], gated.bias)
         self.out = execution.linear(out.weight[:, :, 0], out.bias)
-        self.depthwise = layer.ds_conv.conv
+        self.taps = layer.ds_conv.conv.weight[:, 0].t().contiguous()
+        self.bias = layer.ds_conv.conv.bias
         self.gain = layer.net2[1].gamma[0, :, 0]
         self.width = gated.out_channels
 
     def __call__(self, x: Tensor, scratch: Tensor) -> Tensor:
         gated = self.gated(self.norm(x), _place(scratch, len(x), self.width))
-        inner = F.glu(gated).float().t().contiguous()
-        weight, bias = self.depthwise.weight, self.depthwise.bias
-        mixed = F.conv1d(inner, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
-        mixed = F.silu(mixed, inplace=True).t().contiguous()
+        around = len(self.taps) // 2
+        padded = F.pad(F.glu(gated).float(), (0, 0, around, around))
+        mixed = self.bias.expand(len(x), -1).contiguous()
+        for shift, tap in enumerate(self.taps):
+            mixed.addcmul_(padded[shift : shift + len(x)], tap)
+        F.silu(mixed, inplace=True)
         return self.out(F.layer_norm(mixed, self.gain.shape, self.gain, None, 1e-12))
 
 

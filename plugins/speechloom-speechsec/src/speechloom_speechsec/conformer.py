@@ -94,7 +94,7 @@ class Convolution(nn.Module):
         weight = self.depthwise.to(x.dtype)
         total = padded[:, :frames] * weight[0]
         for shift in range(1, kernel):
-            total = torch.addcmul(total, padded[:, shift : shift + frames], weight[shift])
+            total.addcmul_(padded[:, shift : shift + frames], weight[shift])
         return total
 
 

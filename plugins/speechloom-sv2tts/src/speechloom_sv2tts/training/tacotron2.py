@@ -2,7 +2,10 @@
 
 Loss: L1 and L2 of the mel before and after the post-net, the stop token's cross entropy, and the
 guided attention of Tachibana et al. 2018 (arXiv:1710.08969), which pulls the attention to the
-diagonal while it is still being found.
+diagonal while it is still being found. A share of the true frames may be withheld (Liu et al.
+2019, arXiv:1909.01145, put the mean frame in their place; here the pre-net says nothing then, as
+before the first frame), so that the network learns to speak from the text, and a mistake in a frame
+of its own leads to fewer in the next.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ class Tacotron2Settings(BaseModel):
         guided_width: how far from the diagonal the attention is left alone, as a share of the
             sentence.
         guided_steps: the weight falls in a line to 0 by this step.
+        withheld: share of the decoder's steps that do not hear the frame before them.
         max_seconds: longer sentences are not claimed by the exported component.
     """
 
@@ -76,6 +80,7 @@ class Tacotron2Settings(BaseModel):
     guided: float = Field(default=1.0, ge=0)
     guided_width: float = Field(default=0.2, gt=0)
     guided_steps: int = Field(default=20_000, gt=0)
+    withheld: float = Field(default=0.0, ge=0, le=1)
     max_seconds: float = Field(default=15.0, gt=0)
 
     @model_validator(mode="after")
@@ -213,10 +218,17 @@ class Tacotron2Learner(Learner):
         return cast(Tensor, loss), {name: value.detach() for name, value in numbers.items()}
 
     def _kept(self, batch: int, frames: int, rng: torch.Generator) -> Tensor:
-        """Which units of the pre-net stay; validation drops them too, as speaking does."""
+        """Which units of the pre-net stay; validation drops them too, as speaking does.
+
+        Frames are withheld in training only.
+        """
         config = self.network.config
-        shape = (batch, frames // config.reduction, 2, config.prenet)
-        return torch.rand(shape, generator=rng) < PRENET_KEPT
+        steps = (batch, frames // config.reduction)
+        kept = torch.rand((*steps, 2, config.prenet), generator=rng) < PRENET_KEPT
+        if not (self.network.training and self.settings.withheld):
+            return kept
+        heard = torch.rand(steps, generator=rng) >= self.settings.withheld
+        return kept & heard[..., None, None]
 
     # Keeping --------------------------------------------------------------------------------
 
