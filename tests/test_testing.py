@@ -41,6 +41,7 @@ from speechloom.testing import (
     parametrize_with_checks,
 )
 from speechloom.testing.checks import Check, NotApplicable, Subject, checks_of
+from speechloom.testing.checks.learning import LEARNER_CHECKS
 from speechloom.testing.fake_specs import CODEC, FRONTEND, PHONES, TOKENIZER
 from speechloom.testing.fakes import (
     FakeAligner,
@@ -522,11 +523,11 @@ def test_a_spec_module_that_imports_torch_is_found(tmp_plugin: TemporaryPlugins)
 
 def test_check_names_are_documented_and_have_summaries() -> None:
     documented = (testing.__doc__ or "").split("``")[1::2]
-    for kind in KINDS:
-        for check in checks_of(kind):
-            assert check.name in documented, f"{check.name} is not in the docstring"
-            assert check.summary.endswith(".")
-    everything = {check.name for kind in KINDS for check in checks_of(kind)} | {"can_be_built"}
+    checks = [*(check for kind in KINDS for check in checks_of(kind)), *LEARNER_CHECKS]
+    for check in checks:
+        assert check.name in documented, f"{check.name} is not in the docstring"
+        assert check.summary.endswith(".")
+    everything = {check.name for check in checks} | {"can_be_built"}
     listed = [name for name in documented if name.replace("_", "").isalpha() and "_" in name]
     assert set(listed) - {"from_random"} == everything
 

@@ -87,6 +87,27 @@ class PluginRecord:
         return replace(self, status=status, error=f"{self.label} {why}", traceback=trace)
 
 
+def record_of(
+    spec: ComponentSpec, distribution: str | None = None, version: str | None = None
+) -> PluginRecord:
+    """The record of a component that nobody had to discover.
+
+    Args:
+        spec: its spec.
+        distribution: that provides it; None for this process.
+        version: of the distribution.
+    """
+    return PluginRecord(
+        kind=spec.kind,
+        id=spec.id,
+        distribution=distribution,
+        version=version,
+        value=spec.implementation,
+        status=Status.available,
+        spec=spec,
+    )
+
+
 def problem(record: PluginRecord) -> PluginError:
     """The error that stands for a record that is not usable."""
     message = record.error or f"{record.label} is {record.status}"

@@ -14,6 +14,7 @@ import torch
 
 from speechloom.errors import UsageError, WeightsError
 from speechloom.registry import default_registry
+from speechloom.testing import check_learner, made_examples
 from speechloom.testing.canvases import CanvasItem, make_canvas
 from speechloom.testing.fake_specs import PHONES
 from speechloom.testing.fakes import (
@@ -282,3 +283,8 @@ def test_training_goes_on_from_a_bare_network_and_from_an_export(tmp_path: Path)
     assert torch.equal(first.network.generator.head_weight, third.network.generator.head_weight)
     with pytest.raises(WeightsError, match="u2c"):
         third.start_from({"x": torch.zeros(1)}, "u2c.safetensors")
+
+
+@pytest.mark.parametrize(("id", "settings"), [("speechsec", CODES), ("speechsec-text", TEXT)])
+def test_the_learners_conform(id: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    check_learner(id, made_examples(tmp_path), settings=settings)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from speechloom.errors import AudioError, UsageError
+from speechloom.testing import check_learner, made_examples
 from speechloom.testing.inputs import made_audio
 from speechloom.training.example import Example
 from speechloom.training.learner import ExportTarget
@@ -191,3 +192,16 @@ def test_ge2e_says_what_an_example_lacks(tmp_path: Path) -> None:
         trained.prepare(example(tmp_path))
     with pytest.raises(AudioError, match=r"of speech; at least 0\.8 s"):
         trained.prepare(example(tmp_path, 0.3, speaker="a"))
+
+
+# Both -------------------------------------------------------------------------------------
+
+
+def test_the_learner_of_tacotron2_conforms(tmp_path: Path) -> None:
+    settings = {"frontend": "tacotron2-characters", "voice": None, "sizes": SMALL.model_dump()}
+    check_learner("tacotron2", made_examples(tmp_path), settings=settings)
+
+
+def test_the_learner_of_ge2e_conforms(tmp_path: Path) -> None:
+    settings = {"sizes": Ge2eConfig(hidden=8, layers=1, size=8).model_dump()}
+    check_learner("ge2e", made_examples(tmp_path, 4), settings=settings)

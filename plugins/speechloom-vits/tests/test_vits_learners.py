@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from speechloom.registry import Registry, default_registry
+from speechloom.testing import check_learner
 from speechloom.testing.fakes import FakeFrontend
 from speechloom.testing.inputs import made_audio
 from speechloom.training.example import Example
@@ -286,3 +287,31 @@ def silence() -> Any:
     from speechloom.values import Audio
 
     return Audio(np.zeros((1, 32_000), np.float32), 16_000)
+
+
+def settings_of(learner: Learner) -> dict[str, Any]:
+    return learner.settings.model_dump()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.usefixtures("frontend")
+def test_the_learner_of_vits_conforms(tmp_path: Path) -> None:
+    check_learner("vits", examples(tmp_path), settings=settings_of(vits()))
+
+
+@pytest.mark.usefixtures("frontend")
+def test_the_learner_of_x_e_speech_conforms(tmp_path: Path, whisper: Path) -> None:
+    check_learner("x-e-speech", examples(tmp_path), settings=settings_of(x_e(whisper)))
+
+
+@pytest.mark.usefixtures("frontend")
+def test_style_and_language_do_not_learn_from_durations(whisper: Path, tmp_path: Path) -> None:
+    learner = x_e(whisper)
+    batch = learner.collate(
+        [learner.prepare(one) for one in examples(tmp_path)], np.random.default_rng(0)
+    )
+    learner._speak(batch, torch.Generator().manual_seed(0))
+    batch["heard"].duration_loss.sum().backward()
+    voice = learner.network.voice
+    assert voice.duration_language.weight.grad is not None
+    stopped = [*voice.style_encoder.parameters(), *voice.language.parameters()]
+    assert all(one.grad is None for one in stopped)

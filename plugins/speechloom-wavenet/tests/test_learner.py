@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from speechloom.errors import AudioError
 from speechloom.mel import MelSpec
+from speechloom.testing import check_learner
 from speechloom.training.example import Example
 from speechloom.training.learner import ExportTarget, Item
 from speechloom_wavenet._learner import WAVENET
@@ -128,3 +129,13 @@ def test_it_learns_and_its_export_plays(tmp_path: Path, output: str) -> None:
     vocoder = WaveNetVocoder.from_pretrained(spec)
     (audio,) = vocoder.render(MEL.compute(example(tmp_path, 0.2).load()))
     assert audio.length == 800
+
+
+@pytest.mark.parametrize("output", ["mulaw", "logistic", "gaussian"])
+def test_it_conforms(tmp_path: Path, output: str) -> None:
+    settings = {
+        "mel": MEL.kind,
+        "network": {**NETWORK, "output": output, "classes": 32, "mixtures": 2},
+        "crop_frames": 8,
+    }
+    check_learner("wavenet", [example(tmp_path), example(tmp_path, 0.5)], settings=settings)

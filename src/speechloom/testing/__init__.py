@@ -6,6 +6,10 @@ Three ways to run the same checks::
     @parametrize_with_checks(SPEC)           # one pytest test each
     class TestMine(CodecConformance): ...    # the same, on a component that a fixture makes
 
+and one for what can be trained::
+
+    check_learner("mine", made_examples(tmp_path), settings={"size": "tiny"})
+
 A component is built with ``from_random``, so that neither weights nor network are needed. A check
 that does not apply is skipped and says why. The names of the checks are public:
 
@@ -43,6 +47,13 @@ speaker encoders
     ``knows_its_named_voices``
 aligners
     ``spans_are_in_order`` ``refuses_what_cannot_be_aligned`` ``aligns_very_long_audio``
+learners
+    ``implementation_is_named`` ``spec_import_is_light`` ``settings_refuse_unknown_keys``
+    ``built_alike_from_one_seed`` ``phases_share_the_weights`` ``cache_key_stays``
+    ``prepares_tensors`` ``prepares_alike`` ``collates_alike`` ``losses_are_scalars``
+    ``takes_a_batch_of_one`` ``every_weight_learns`` ``repeats_its_losses``
+    ``learns_in_bfloat16`` ``validation_changes_nothing`` ``resumes_exactly``
+    ``uses_no_network`` ``exports_components`` ``exports_alike``
 
 `speechloom.testing.fakes` has a tiny fake of every protocol, `speechloom.testing.tensors` what
 tests of kernels need, and `speechloom.testing.pytest_plugin` the fixtures that pytest finds by
@@ -73,6 +84,7 @@ if TYPE_CHECKING:
         iter_checks,
         parametrize_with_checks,
     )
+    from speechloom.testing.learners import check_learner, made_examples
 
 __all__ = [
     "AlignerConformance",
@@ -86,18 +98,20 @@ __all__ = [
     "SpeakerEncoderConformance",
     "TokenizerConformance",
     "VocoderConformance",
+    "check_learner",
     "check_plugin",
     "iter_checks",
+    "made_examples",
     "parametrize_with_checks",
 ]
 
-_INPUTS = {"Inputs": "inputs"}
+_MODULES = {"Inputs": "inputs", "check_learner": "learners", "made_examples": "learners"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "conformance" if name.endswith("Conformance") else _INPUTS.get(name, "kit")
+    module = "conformance" if name.endswith("Conformance") else _MODULES.get(name, "kit")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 

@@ -25,6 +25,8 @@ __all__ = [
     "iter_checks",
     "parametrize_with_checks",
     "refuse_unknown",
+    "reported",
+    "run_checks",
 ]
 
 BUILT = "can_be_built"
@@ -129,11 +131,8 @@ def check_plugin(
     except Exception as error:
         results = [CheckResult(BUILT, "failed", _described(error))]
     else:
-        results = [CheckResult(BUILT, "passed")]
-        results += [_run(entry, subject, expected.get(entry.name)) for entry in checks]
-    if on_fail == "raise" and any(result.status == "failed" for result in results):
-        raise ConformanceError(f"{spec.kind}/{spec.id}", results)
-    return results
+        results = [CheckResult(BUILT, "passed"), *run_checks(checks, subject, expected)]
+    return reported(f"{spec.kind}/{spec.id}", results, on_fail)
 
 
 def iter_checks(
@@ -214,6 +213,36 @@ class _Pytest:
             pytest.skip(str(reason))
 
 
+def run_checks(
+    checks: Sequence[Check], subject: Any, expected: Mapping[str, str]
+) -> list[CheckResult]:
+    """Run checks one after the other; none stops the others.
+
+    Args:
+        checks: to be run.
+        subject: what they take.
+        expected: reason by name of a check that is known to fail.
+
+    Raises:
+        UsageError: `expected` names a check that does not exist.
+    """
+    refuse_unknown(expected, checks)
+    return [_run(entry, subject, expected.get(entry.name)) for entry in checks]
+
+
+def reported(
+    plugin: str, results: list[CheckResult], on_fail: Literal["raise", "return"]
+) -> list[CheckResult]:
+    """The results themselves.
+
+    Raises:
+        ConformanceError: `on_fail` is ``raise``, and a check failed.
+    """
+    if on_fail == "raise" and any(result.status == "failed" for result in results):
+        raise ConformanceError(plugin, results)
+    return results
+
+
 def refuse_unknown(expected: Mapping[str, str], checks: Sequence[Check]) -> None:
     """Refuse names of checks that do not exist.
 
@@ -232,7 +261,7 @@ def refuse_unknown(expected: Mapping[str, str], checks: Sequence[Check]) -> None
         )
 
 
-def _run(entry: Check, subject: Subject, expected: str | None) -> CheckResult:
+def _run(entry: Check, subject: Any, expected: str | None) -> CheckResult:
     """Run one check; whatever it raises is a finding."""
     try:
         entry(subject)

@@ -11,7 +11,7 @@ from typing import Any
 
 from speechloom.errors import UsageError
 from speechloom.loading import implementation
-from speechloom.records import PluginRecord, Status, problem
+from speechloom.records import PluginRecord, Status, problem, record_of
 from speechloom.registry import Registry, default_registry
 from speechloom.spec import ComponentSpec, FrontendFacts
 from speechloom.testing.checks import Subject
@@ -86,16 +86,7 @@ def _from_record(record: PluginRecord, registry: Registry) -> Any:
 
 def _from_spec(spec: ComponentSpec) -> Any:
     """Import and build what a spec names, as the registry would."""
-    record = PluginRecord(
-        kind=spec.kind,
-        id=spec.id,
-        distribution=None,
-        version=None,
-        value=spec.implementation,
-        status=Status.available,
-        spec=spec,
-    )
-    return implementation(record, spec).from_random(spec, seed=0)
+    return implementation(record_of(spec), spec).from_random(spec, seed=0)
 
 
 def _module_of(spec: ComponentSpec) -> str | None:

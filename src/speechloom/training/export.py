@@ -24,7 +24,7 @@ from speechloom.checkpoints import sha256_of
 from speechloom.errors import OutputError, PluginError, UsageError, WeightsError
 from speechloom.loading import build
 from speechloom.parts import core_version
-from speechloom.records import GROUPS, PluginRecord, Status
+from speechloom.records import GROUPS, record_of
 from speechloom.spec import ComponentSpec
 from speechloom.training.checkpoints import read_run
 from speechloom.training.learner import ExportTarget
@@ -309,16 +309,7 @@ def _check_loads(package: _Package, specs: Sequence[ComponentSpec]) -> None:
     """Load every component from the new package, as an installed one would."""
     with _importable(package):
         for spec in specs:
-            record = PluginRecord(
-                kind=spec.kind,
-                id=spec.id,
-                distribution=package.distribution,
-                version=package.version,
-                value=f"{package.module}._spec:{_constant(spec)}",
-                status=Status.available,
-                spec=spec,
-            )
-            build(record, "cpu")
+            build(record_of(spec, package.distribution, package.version), "cpu")
 
 
 @contextmanager

@@ -188,7 +188,7 @@ class StochasticDurationPredictor(nn.Module):
         Args:
             hidden: as in `forward`; no gradient flows back through it.
             mask: as in `forward`.
-            condition: as in `forward`.
+            condition: as in `forward`; here a gradient does flow back.
             durations: float32 [B, 1, N], whole frames.
             noise: float32 [B, 2, N], standard normal.
 
@@ -218,7 +218,7 @@ class StochasticDurationPredictor(nn.Module):
     def _context(self, hidden: Tensor, mask: Tensor, condition: Tensor | None) -> Tensor:
         context = self.conv_pre(hidden.detach())
         if condition is not None:
-            context = context + self.cond(condition.detach())
+            context = context + self.cond(condition)
         projected: Tensor = self.conv_proj(self.conv_dds(context, mask)) * mask
         return projected
 
@@ -265,7 +265,7 @@ class DurationPredictor(nn.Module):
         """Logarithms of durations [B, 1, N]; `noise` is not used. No gradient flows to `hidden`."""
         hidden = hidden.detach()
         if condition is not None:
-            hidden = hidden + self.cond(condition.detach())
+            hidden = hidden + self.cond(condition)
         inner = normed(self.norm_1, torch.relu(self.conv_1(hidden * mask)))
         inner = normed(self.norm_2, torch.relu(self.conv_2(self.dropout(inner) * mask)))
         projected: Tensor = self.proj(self.dropout(inner) * mask)

@@ -204,6 +204,7 @@ class Vits(nn.Module):
             scores = prior_scores(prior_latent, mean, log_deviation)
             path = search(scores, symbol_counts, frame_counts).to(symbols.device)
         frames = durations_of(path, symbols.shape[1])[:, None].float()
+        known = None if speaker is None else speaker.detach()  # voices do not learn from durations
         at = path.clamp_min(0)[:, None].expand(-1, mean.shape[1], -1)
         return Heard(
             latent=latent,
@@ -213,7 +214,7 @@ class Vits(nn.Module):
             prior_log_deviation=log_deviation.gather(2, at) * mask,
             durations=frames,
             duration_loss=self.duration_predictor.loss(
-                hidden, text_mask, speaker, frames, duration_noise
+                hidden, text_mask, known, frames, duration_noise
             ),
             mask=mask,
             text_mask=text_mask,

@@ -299,6 +299,6 @@ class XESpeech(nn.Module):
         return hidden, mean, log_deviation
 
     def _duration_condition(self, spoken: Tensor, style: Tensor) -> Tensor:
-        """Style and language together, [B, S, 1]."""
-        language: Tensor = self.duration_language(spoken)
-        return style + language[..., None]
+        """Style and language together, [B, S, 1]; neither learns from durations."""
+        language: Tensor = self.duration_language(spoken.detach())
+        return style.detach() + language[..., None]

@@ -73,10 +73,7 @@ def check_implementation_is_named(subject: Subject) -> None:
 @check()
 def check_spec_import_is_light(subject: Subject) -> None:
     """Importing the module of the spec imports no torch and nothing else that is heavy."""
-    module = require(subject.spec_module, "the module of the spec is not known")
-    code, imported, errors = _imports(module, tuple(sys.path))
-    assert code == 0, f"importing {module} fails: {errors[-500:]}"
-    assert not imported.strip(), f"importing {module} imports {imported.strip()}"
+    assert_light(require(subject.spec_module, "the module of the spec is not known"))
 
 
 @check()
@@ -182,6 +179,13 @@ def check_memory_is_flat(subject: Subject) -> None:
     assert kept < 64, f"{kept:.0f} KiB stay allocated after 20 calls"
     resident = growth.resident_bytes / 2**20
     assert resident < 64, f"resident memory grew by {resident:.0f} MiB in 20 calls"
+
+
+def assert_light(module: str) -> None:
+    """Importing a module works, and imports nothing of `HEAVY`."""
+    code, imported, errors = _imports(module, tuple(sys.path))
+    assert code == 0, f"importing {module} fails: {errors[-500:]}"
+    assert not imported.strip(), f"importing {module} imports {imported.strip()}"
 
 
 @cache

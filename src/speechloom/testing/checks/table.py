@@ -60,7 +60,7 @@ class Check:
 
     name: str
     kinds: tuple[Kind, ...]
-    function: Callable[[Subject], None]
+    function: Callable[[Any], None]
 
     @property
     def summary(self) -> str:
@@ -71,8 +71,8 @@ class Check:
         """Whether it is for components of this kind."""
         return not self.kinds or kind in self.kinds
 
-    def __call__(self, subject: Subject) -> None:
-        """Run it."""
+    def __call__(self, subject: Any) -> None:
+        """Run it on a `Subject`, or on what the function takes in its place."""
         self.function(subject)
 
 
