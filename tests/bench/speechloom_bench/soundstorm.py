@@ -219,7 +219,8 @@ class FastConformer:
         if frames not in self.rotary:
             rates = 10000.0 ** (-torch.arange(0, 64, 2) / 64)
             angles = torch.arange(frames)[:, None] * rates
-            self.rotary[frames] = angles.cos(), angles.sin()
+            dtype = self.execution.dtype
+            self.rotary[frames] = angles.cos().to(dtype), angles.sin().to(dtype)
         return self.rotary[frames]
 
 
@@ -292,7 +293,7 @@ class _Attention:
 def _turn(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rotary
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
 
 class _Convolution:
@@ -310,8 +311,8 @@ class _Convolution:
         gated = self.gated(self.norm(x), _place(scratch, len(x), self.width))
         around = len(self.taps) // 2
         padded = F.pad(F.glu(gated).float(), (0, 0, around, around))
-        mixed = self.bias.expand(len(x), -1).contiguous()
-        for shift, tap in enumerate(self.taps):
+        mixed = torch.addcmul(self.bias, padded[: len(x)], self.taps[0])
+        for shift, tap in enumerate(self.taps[1:], 1):
             mixed.addcmul_(padded[shift : shift + len(x)], tap)
         F.silu(mixed, inplace=True)
         return self.out(F.layer_norm(mixed, self.gain.shape, self.gain, None, 1e-12))
