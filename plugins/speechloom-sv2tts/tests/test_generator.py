@@ -38,9 +38,11 @@ def spec_of(checkpoint: str | Path) -> ComponentSpec:
 SPEC = spec_of("nowhere")
 
 
-@pytest.fixture
-def generator() -> Tacotron2Generator:
-    return Tacotron2Generator.from_random(SPEC)
+@pytest.fixture(params=[0.0, 0.9], ids=["hears its frames", "hears few of them"])
+def generator(request: pytest.FixtureRequest) -> Tacotron2Generator:
+    sizes = SIZES.model_copy(update={"withheld": request.param})
+    options = {**SPEC.options, "config": sizes.model_dump()}
+    return Tacotron2Generator.from_random(SPEC.model_copy(update={"options": options}))
 
 
 def test_phones_are_found_again_in_a_canvas() -> None:

@@ -100,6 +100,18 @@ def test_draws_are_named() -> None:
     assert not torch.equal(every[:, :, 0], every[:, :, 1])
 
 
+def test_whole_steps_are_withheld_and_the_other_draws_stay() -> None:
+    seeds, items = torch.tensor([5, 6]), torch.tensor([0, 1])
+    plain = Drops(seeds, items, 16, level=0).all(400)
+    some = Drops(seeds, items, 16, level=0, withheld=0.25).all(400)
+    heard = some.flatten(2).any(-1)
+    assert 0.70 < heard.float().mean() < 0.80
+    assert torch.equal(some[heard], plain[heard])
+    assert not torch.equal(heard[0], heard[1])
+    assert torch.equal(some[1:], Drops(seeds[1:], items[1:], 16, level=0, withheld=0.25).all(400))
+    assert not Drops(seeds, items, 16, level=0, withheld=1.0).all(9).any()
+
+
 def test_given_timing_holds_the_attention() -> None:
     frames = torch.tensor([0, 0, 0, 1, 2, 2])
     walk = TimedWalk([frames], torch.tensor([5]), 2, CPU)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,22 +99,23 @@ def test_tacotron2_learns_in_mixed_precision(tmp_path: Path) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in trained.network.parameters())
 
 
-def test_withheld_frames_are_not_heard(tmp_path: Path) -> None:
-    trained = learner(withheld=1.0)
-    batch = trained.collate(
-        [trained.prepare(example(tmp_path, text="A bee."))], np.random.default_rng(0)
-    )
-
-    def coarse(mel: torch.Tensor) -> torch.Tensor:
-        torch.manual_seed(0)
-        kept = trained._kept(1, mel.shape[-1], torch.Generator().manual_seed(0))
-        said = trained.network(batch["symbols"], batch["lengths"], mel, batch["frames"], None, kept)
-        return said.coarse
-
-    other = batch["mel"] + torch.linspace(-1, 1, batch["mel"].shape[-1])
-    assert torch.equal(coarse(other), coarse(batch["mel"]))
-    trained.network.eval()  # speaking hears every frame, and so does validation
-    assert not torch.equal(coarse(other), coarse(batch["mel"]))
+@pytest.mark.parametrize("training", [True, False])
+def test_withheld_frames_are_not_heard(training: bool, tmp_path: Path) -> None:
+    heard = []
+    for withheld in (1.0, 0.0):
+        trained = learner(withheld=withheld)
+        trained.network.train(training)
+        item = trained.prepare(example(tmp_path, text="A bee."))
+        batch = trained.collate([item], np.random.default_rng(0))
+        mel = batch["mel"]
+        said = []
+        for changed in (mel, mel + torch.linspace(-1, 1, mel.shape[-1])):
+            torch.manual_seed(0)
+            kept = trained._kept(1, mel.shape[-1], torch.Generator().manual_seed(0))
+            symbols, lengths, frames = (batch[name] for name in ("symbols", "lengths", "frames"))
+            said.append(trained.network(symbols, lengths, changed, frames, None, kept).coarse)
+        heard.append(not torch.equal(*said))
+    assert heard == [False, True]
 
 
 def test_a_share_of_whole_frames_is_withheld() -> None:
@@ -134,6 +136,46 @@ def test_phones_come_from_the_alignment(tmp_path: Path) -> None:
         trained.prepare(example(tmp_path, alignment=(("zz", 0.6),)))
     with pytest.raises(UsageError, match="needs a text or an alignment"):
         trained.prepare(example(tmp_path))
+
+
+def test_frames_know_their_phones_and_the_attention_is_held_to_them(tmp_path: Path) -> None:
+    aligned = example(tmp_path, alignment=(("a", 0.2), ("b", 0.4), ("c", 0.5), ("d", 0.6)))
+    free = example(tmp_path, 0.4, number=1, text="abcde")  # and an end
+    trained = learner(held=1.0)
+    items = [trained.prepare(aligned), trained.prepare(free)]
+    # 80 frames a second; the last phone goes on to the end of the recording.
+    assert items[0]["said"].bincount().tolist() == [16, 16, 8, 8]
+    assert "said" not in items[1]
+    batch = trained.collate(items, np.random.default_rng(0))
+    held = batch["held"]
+    assert held.shape == (2, 24, 6)
+    assert held[0, 0].nonzero().flatten().tolist() == [0, 1]
+    assert held[0, 12].nonzero().flatten().tolist() == [0, 1, 2]
+    assert held[0, 23].nonzero().flatten().tolist() == [2, 3]
+    assert held[1].all()
+    _, attention = attention_of(trained, batch)
+    assert not attention[~held].any()
+    assert torch.allclose(attention.sum(-1), torch.ones(2, 24))
+    anywhere = learner().collate(items, np.random.default_rng(0))["held"]
+    assert anywhere.any(1).tolist() == [[True] * 4 + [False] * 2, [True] * 6]
+    assert torch.equal(anywhere.any(1), anywhere.all(1))
+
+
+def attention_of(
+    trained: Tacotron2Learner, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    said = trained.network(
+        batch["symbols"], batch["lengths"], batch["mel"], batch["frames"], None, None, batch["held"]
+    )
+    return said.mel, said.attention
+
+
+def test_a_share_of_the_examples_is_held(tmp_path: Path) -> None:
+    trained = learner(held=0.5)
+    item = trained.prepare(example(tmp_path, alignment=(("a", 0.2), ("b", 0.4), ("c", 0.6))))
+    held = trained.collate([item] * 60, np.random.default_rng(0))["held"]
+    whole = held.all((1, 2))
+    assert 20 < int(whole.sum()) < 40
 
 
 def test_the_cache_knows_what_items_are_made_of() -> None:
@@ -197,9 +239,15 @@ def test_ge2e_says_what_an_example_lacks(tmp_path: Path) -> None:
 # Both -------------------------------------------------------------------------------------
 
 
-def test_the_learner_of_tacotron2_conforms(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"withheld": 0.5, "held": 0.5}])
+def test_the_learner_of_tacotron2_conforms(more: dict[str, float], tmp_path: Path) -> None:
     settings = {"frontend": "tacotron2-characters", "voice": None, "sizes": SMALL.model_dump()}
-    check_learner("tacotron2", made_examples(tmp_path), settings=settings)
+    alignment = (("a", 0.3), ("b", 0.5), ("c", 1.0))
+    given = [
+        replace(one, alignment=alignment if number else None)
+        for number, one in enumerate(made_examples(tmp_path))
+    ]
+    check_learner("tacotron2", given, settings={**settings, **more})
 
 
 def test_the_learner_of_ge2e_conforms(tmp_path: Path) -> None:

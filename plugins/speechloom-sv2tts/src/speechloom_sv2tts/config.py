@@ -46,6 +46,8 @@ class TacotronConfig(BaseModel):
         postnet: channels of the post-net.
         postnet_layers: convolutions of the post-net.
         postnet_kernel: their width, frames.
+        withheld: share of the decoder's steps that do not hear the frame before them; as with the
+            pre-net's dropout, in training and in speaking.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +69,7 @@ class TacotronConfig(BaseModel):
     postnet: int = Field(default=512, gt=0)
     postnet_layers: int = Field(default=5, gt=1)
     postnet_kernel: int = Field(default=5, gt=0)
+    withheld: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> TacotronConfig:

@@ -16,6 +16,7 @@ two linear location layers folded into one; tests hold it to the modules of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -25,7 +26,17 @@ from torch import Tensor, nn
 from speechloom.ops.masked_decode.noise import NoiseKeys, uniforms
 from speechloom_sv2tts.tacotron2 import PRENET_KEPT, Decoder, inside
 
-__all__ = ["Decoded", "Drops", "FreeWalk", "Steps", "TimedWalk", "Walk", "decode"]
+__all__ = [
+    "Decoded",
+    "Drops",
+    "FreeWalk",
+    "Steps",
+    "TimedWalk",
+    "Unheard",
+    "Walk",
+    "decode",
+    "windows",
+]
 
 BACK = 1
 """Symbols behind the reached one that may still be looked at."""
@@ -48,12 +59,16 @@ class Drops:
         items: int64 [B].
         units: of a pre-net layer.
         level: keeps the draws of different uses apart.
+        withheld: share of the steps that hear no frame: all of their units are dropped.
     """
 
     block = 64
 
-    def __init__(self, seeds: Tensor, items: Tensor, units: int, *, level: int) -> None:
+    def __init__(
+        self, seeds: Tensor, items: Tensor, units: int, *, level: int, withheld: float = 0.0
+    ) -> None:
         self._seeds, self._items, self._units, self._level = seeds, items, units, level
+        self._withheld = withheld
         self._first, self._drawn = 0, torch.empty(0)
 
     def at(self, step: int) -> Tensor:
@@ -68,18 +83,42 @@ class Drops:
         return torch.stack([self.at(step) for step in range(steps)], 1)
 
     def _draw(self, first: int) -> Tensor:
-        batch, count = len(self._seeds), self.block * self._units
-        positions = torch.arange(count, device=self._seeds.device) + first * self._units
+        layers = self._uniforms(first, self._units, stage=0)
+        kept = torch.stack([draw < PRENET_KEPT for draw in layers], 1)
+        if not self._withheld:
+            return kept
+        draw, _ = self._uniforms(first, 1, stage=1)
+        return kept & (draw >= self._withheld)[:, None]
+
+    def _uniforms(self, first: int, units: int, *, stage: int) -> list[Tensor]:
+        """Two draws [B, block, units] for the steps from `first` on."""
+        batch, count = len(self._seeds), self.block * units
+        positions = torch.arange(count, device=self._seeds.device) + first * units
         keys = NoiseKeys(
             seed=self._seeds.repeat_interleave(count),
             item=self._items.repeat_interleave(count),
             position=positions.repeat(batch),
             level=self._level,
+            stage=stage,
         )
-        layers = [
-            draw.view(batch, self.block, self._units) < PRENET_KEPT for draw in uniforms(keys)
-        ]
-        return torch.stack(layers, 1)
+        return [draw.view(batch, self.block, units) for draw in uniforms(keys)]
+
+
+class Unheard:
+    """Nothing is drawn: no step hears a frame.
+
+    Args:
+        batch: B.
+        units: of a pre-net layer.
+        device: of the decoding.
+    """
+
+    def __init__(self, batch: int, units: int, device: torch.device) -> None:
+        self._none = torch.zeros(batch, 2, units, dtype=torch.bool, device=device)
+
+    def at(self, step: int) -> Tensor:
+        """Bool [B, 2, units]."""
+        return self._none
 
 
 # Walks ------------------------------------------------------------------------------------
@@ -95,6 +134,30 @@ class Walk(Protocol):
     def saw(self, weights: Tensor, stop: Tensor) -> bool:
         """Take notice of a step's attention [B, N] and stop logits [B]; whether all is said."""
         ...
+
+
+def windows(symbols: Sequence[Tensor], lengths: Tensor, reduction: int) -> Tensor:
+    """Where the attention may look in a given timing: around the symbols of each step's frames.
+
+    Args:
+        symbols: per item, which symbol each frame says, int64, in order.
+        lengths: int64 [B], symbols of each.
+        reduction: frames a step.
+
+    Returns:
+        bool [B, S, N]; every symbol of an item once all of its frames are said.
+    """
+    steps = max(-(-len(one) // reduction) for one in symbols)
+    size = int(lengths.max())
+    at = torch.arange(size)
+    allowed = inside(lengths, size)[:, None].repeat(1, steps, 1)
+    for row, one in enumerate(symbols):
+        count = -(-len(one) // reduction)
+        padded = torch.cat([one, one[-1:].expand(count * reduction - len(one))])
+        frames = padded.view(count, reduction)
+        first, last = frames.amin(1) - BACK, frames.amax(1) + BACK
+        allowed[row, :count] &= (at >= first[:, None]) & (at <= last[:, None])
+    return allowed
 
 
 class TimedWalk:
@@ -113,17 +176,8 @@ class TimedWalk:
     def __init__(
         self, symbols: list[Tensor], lengths: Tensor, reduction: int, device: torch.device
     ) -> None:
-        self.steps = max(-(-len(one) // reduction) for one in symbols)
-        size = int(lengths.max())
-        at = torch.arange(size)
-        allowed = inside(lengths, size)[:, None].repeat(1, self.steps, 1)
-        for row, one in enumerate(symbols):
-            count = -(-len(one) // reduction)
-            padded = torch.cat([one, one[-1:].expand(count * reduction - len(one))])
-            frames = padded.view(count, reduction)
-            first, last = frames.amin(1) - BACK, frames.amax(1) + BACK
-            allowed[row, :count] &= (at >= first[:, None]) & (at <= last[:, None])
-        self._allowed = allowed.to(device)
+        self._allowed = windows(symbols, lengths, reduction).to(device)
+        self.steps = self._allowed.shape[1]
         self._seen = 0
 
     def allowed(self, step: int) -> Tensor:
@@ -298,7 +352,7 @@ class Decoded:
 
 @torch.inference_mode()
 def decode(
-    decoder: Decoder, memory: Tensor, walk: Walk, drops: Drops | None, *, max_steps: int
+    decoder: Decoder, memory: Tensor, walk: Walk, drops: Drops | Unheard | None, *, max_steps: int
 ) -> Decoded:
     """Speak until the walk is over.
 

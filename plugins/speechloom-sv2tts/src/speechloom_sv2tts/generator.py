@@ -18,7 +18,7 @@ from speechloom.spec import ComponentSpec, GeneratorFacts
 from speechloom.values import Canvas, Features, Phones, Voice, pad_stack
 from speechloom.weighted import Weighted
 from speechloom_sv2tts.config import TacotronConfig
-from speechloom_sv2tts.decoding import Drops, FreeWalk, TimedWalk, decode
+from speechloom_sv2tts.decoding import Drops, FreeWalk, TimedWalk, Unheard, decode
 from speechloom_sv2tts.tacotron2 import Tacotron2
 from speechloom_sv2tts.weights import local_checkpoint, read_tacotron2
 
@@ -108,11 +108,11 @@ class Tacotron2Generator(Weighted):
 
     @classmethod
     def from_random(cls, spec: ComponentSpec, *, seed: int = 0) -> Tacotron2Generator:
-        """A tiny network of the same symbols, bands, voice and reduction."""
+        """A tiny network of the same symbols, bands, voice, reduction and withheld frames."""
         full = TacotronConfig.model_validate(spec.options["config"])
         config = TacotronConfig.tiny(
             symbols=full.symbols, bands=full.bands, voice=full.voice, reduction=full.reduction
-        )
+        ).model_copy(update={"withheld": full.withheld})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Tacotron2(config)
@@ -150,7 +150,7 @@ class Tacotron2Generator(Weighted):
         lengths = torch.tensor([len(one.phones) for one in said])
         reduction = self._network.config.reduction
         walk = TimedWalk([one.frames for one in said], lengths, reduction, self._device)
-        drops = None
+        drops: Drops | Unheard | None = self._undrawn(canvas.batch)
         if canvas.temperature > 0:
             drops = self._drops(canvas.seeds, canvas.items, FILL_LEVEL)
         voices = None if canvas.voices is None else canvas.voices.float().to(self._device)
@@ -257,8 +257,16 @@ class Tacotron2Generator(Weighted):
         return self._network.remember(symbols, lengths, voices)
 
     def _drops(self, seeds: Tensor, items: Tensor, level: int) -> Drops:
-        units = self._network.config.prenet
-        return Drops(seeds.to(self._device), items.to(self._device), units, level=level)
+        config = self._network.config
+        return Drops(
+            seeds.to(self._device), items.to(self._device), config.prenet, level=level,
+            withheld=config.withheld,
+        )  # fmt: skip
+
+    def _undrawn(self, batch: int) -> Unheard | None:
+        """Without draws every step does what most of them did in training."""
+        config = self._network.config
+        return Unheard(batch, config.prenet, self._device) if config.withheld > 0.5 else None
 
     def _vectors(self, count: int, voices: Sequence[Voice] | None) -> Tensor | None:
         if voices is not None:

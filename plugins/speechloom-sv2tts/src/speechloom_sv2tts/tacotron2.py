@@ -155,7 +155,12 @@ class Decoder(nn.Module):
         return x
 
     def forward(
-        self, memory: Tensor, lengths: Tensor, frames: Tensor, kept: Tensor | None
+        self,
+        memory: Tensor,
+        lengths: Tensor,
+        frames: Tensor,
+        kept: Tensor | None,
+        allowed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Predict every step from the true frames before it.
 
@@ -164,6 +169,7 @@ class Decoder(nn.Module):
             lengths: int64 [B], symbols.
             frames: float [B, S x reduction, bands], the true ones.
             kept: bool [B, S, 2, prenet] for the pre-net's dropout.
+            allowed: bool [B, S, N], where each step may look; None allows all symbols.
 
         Returns:
             Frames float [B, S x reduction, bands], stop logits [B, S], attention [B, S, N].
@@ -173,7 +179,10 @@ class Decoder(nn.Module):
         last = frames[:, config.reduction - 1 :: config.reduction]
         before = functional.pad(last, (0, 0, 1, 0))[:, :-1]
         inputs = self.prepared(before, kept)
-        asked, contexts, attention = self._attended(memory, lengths, inputs)
+        if allowed is None:
+            allowed = inside(lengths, symbols).to(memory.device)[:, None]
+            allowed = allowed.expand(-1, inputs.shape[1], -1)
+        asked, contexts, attention = self._attended(memory, allowed, inputs)
         spoken, _ = self.decoder_rnn(torch.cat([asked, contexts], -1))
         spoken = functional.dropout(spoken, LSTM_DROPOUT, self.training)
         heads = torch.cat([spoken, contexts], -1)
@@ -182,22 +191,21 @@ class Decoder(nn.Module):
         return mel, self.stop(heads)[..., 0], attention.view(batch, steps, symbols)
 
     def _attended(
-        self, memory: Tensor, lengths: Tensor, inputs: Tensor
+        self, memory: Tensor, allowed: Tensor, inputs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """LSTM states [B, S, .], contexts [B, S, memory] and weights [B, S, N] of all steps."""
         batch, symbols, size = memory.shape
         keys = self.attention.memory(memory)
-        allowed = inside(lengths, symbols).to(memory.device)
         hidden = memory.new_zeros(batch, self.config.attention_rnn)
         cell, context = torch.zeros_like(hidden), memory.new_zeros(batch, size)
         weights = memory.new_zeros(batch, symbols)
         total = torch.zeros_like(weights)
         asked, contexts, seen = [], [], []
-        for step in inputs.unbind(1):
+        for step, there in zip(inputs.unbind(1), allowed.unbind(1), strict=True):
             hidden, cell = self.attention_rnn(torch.cat([step, context], -1), (hidden, cell))
             hidden = functional.dropout(hidden, LSTM_DROPOUT, self.training)
             earlier = torch.stack([weights, total], 1)
-            weights = self.attention.weights(hidden, keys, earlier, allowed)
+            weights = self.attention.weights(hidden, keys, earlier, there)
             total = total + weights
             context = torch.bmm(weights[:, None], memory)[:, 0]
             asked.append(hidden)
@@ -280,6 +288,7 @@ class Tacotron2(nn.Module):
         mel_lengths: Tensor,
         voices: Tensor | None,
         kept: Tensor | None,
+        allowed: Tensor | None = None,
     ) -> Predicted:
         """Predict a mel from itself.
 
@@ -290,8 +299,9 @@ class Tacotron2(nn.Module):
             mel_lengths: int64 [B], frames of each.
             voices: as `remember` takes them.
             kept: bool [B, S, 2, prenet], units of the pre-net that stay.
+            allowed: bool [B, S, N], where each step may look; None allows all symbols.
         """
         memory = self.remember(symbols, lengths, voices)
-        frames, stop, attention = self.decoder(memory, lengths, mel.transpose(1, 2), kept)
+        frames, stop, attention = self.decoder(memory, lengths, mel.transpose(1, 2), kept, allowed)
         coarse = frames.transpose(1, 2)
         return Predicted(coarse, coarse + self.postnet(coarse, mel_lengths), stop, attention)

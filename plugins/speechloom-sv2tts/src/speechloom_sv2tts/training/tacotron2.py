@@ -2,10 +2,14 @@
 
 Loss: L1 and L2 of the mel before and after the post-net, the stop token's cross entropy, and the
 guided attention of Tachibana et al. 2018 (arXiv:1710.08969), which pulls the attention to the
-diagonal while it is still being found. A share of the true frames may be withheld (Liu et al.
-2019, arXiv:1909.01145, put the mean frame in their place; here the pre-net says nothing then, as
-before the first frame), so that the network learns to speak from the text, and a mistake in a frame
-of its own leads to fewer in the next.
+diagonal while it is still being found.
+
+Two settings make what is learnt more like what is done in speaking. `withheld` keeps a share of the
+frames from the decoder, in training and in speaking: the network then speaks from the text, and a
+mistake in one of its frames leads to few in the next. Liu et al. 2019 (arXiv:1909.01145) put the
+mean frame in the place of true ones in training; here the pre-net says nothing instead, as it does
+before the first frame. `held` holds the attention to the phones of each frame where an alignment is
+known, as it is held when the timing is given.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from speechloom.training.learner import Batch, ExportTarget, Item, Learner
 from speechloom.values import pad_stack
 from speechloom_sv2tts._spec import tacotron2_spec
 from speechloom_sv2tts.config import TacotronConfig
+from speechloom_sv2tts.decoding import windows
 from speechloom_sv2tts.tacotron2 import PRENET_KEPT, Tacotron2, inside
 
 __all__ = ["Sizes", "Tacotron2Learner", "Tacotron2Settings", "guide"]
@@ -67,7 +72,9 @@ class Tacotron2Settings(BaseModel):
         guided_width: how far from the diagonal the attention is left alone, as a share of the
             sentence.
         guided_steps: the weight falls in a line to 0 by this step.
-        withheld: share of the decoder's steps that do not hear the frame before them.
+        held: share of the examples with an alignment in which the attention is held to the phones
+            of each frame, as it is when speaking in a given timing.
+        withheld: as in `TacotronConfig`. Towards 1, what is learnt is what is done in speaking.
         max_seconds: longer sentences are not claimed by the exported component.
     """
 
@@ -80,6 +87,7 @@ class Tacotron2Settings(BaseModel):
     guided: float = Field(default=1.0, ge=0)
     guided_width: float = Field(default=0.2, gt=0)
     guided_steps: int = Field(default=20_000, gt=0)
+    held: float = Field(default=0.0, ge=0, le=1)
     withheld: float = Field(default=0.0, ge=0, le=1)
     max_seconds: float = Field(default=15.0, gt=0)
 
@@ -117,6 +125,7 @@ class Tacotron2Learner(Learner):
                 symbols=len(facts.phones) + 1,
                 bands=self._mel.bands,
                 voice=self._voice.size if self._voice else 0,
+                withheld=settings.withheld,
                 **settings.sizes.model_dump(),
             )
         )
@@ -130,16 +139,25 @@ class Tacotron2Learner(Learner):
             encoder = default_registry().load("speaker_encoder", self.settings.voice)
             voice = {"options": encoder.spec.options, "weights": dict(encoder.weights)}
         frontend = [self._frontend.full_id, self._frontend.version, self._facts.alphabet]
-        return json.dumps(["tacotron2-1", self._mel.kind, frontend, voice], sort_keys=True)
+        return json.dumps(["tacotron2-2", self._mel.kind, frontend, voice], sort_keys=True)
 
     def prepare(self, example: Example) -> Item:
-        """Symbols int64 [N], mel float32 [bands, F], and voice float32 [D] where there is one."""
+        """Symbols int64 [N], mel float32 [bands, F], and what else there is.
+
+        That is the voice, float32 [D], and of an aligned example ``said``, int64 [F]: which symbol
+        each frame says.
+        """
         audio = example.load()
         ids = [self._ids[phone] for phone in self._phones(example)]
         item = {
             "symbols": torch.tensor(ids, dtype=torch.int64),
             "mel": self._mel.compute(audio).values[0].contiguous(),
         }
+        if example.alignment is not None:
+            ends = [end for _, end in example.alignment]
+            middles = (torch.arange(item["mel"].shape[-1]) + 0.5) / float(self._mel.frame_rate)
+            said = torch.searchsorted(torch.tensor(ends), middles, right=True)
+            item["said"] = said.clamp(max=len(ids) - 1)
         if self.settings.voice is not None:
             encoder = cast(
                 SpeakerEncoder, default_registry().load("speaker_encoder", self.settings.voice)
@@ -183,7 +201,23 @@ class Tacotron2Learner(Learner):
         }
         if "voice" in items[0]:
             batch["voices"] = torch.stack([item["voice"] for item in items])
+        batch["held"] = self._held(items, batch, rng)
         return batch
+
+    def _held(self, items: list[Item], batch: Batch, rng: np.random.Generator) -> Tensor:
+        """Where the attention may look, bool [B, S, N]; anywhere, where it is not held."""
+        everywhere = inside(batch["lengths"], batch["symbols"].shape[1])[:, None]
+        everywhere = everywhere.expand(-1, int(batch["steps"].max()), -1)
+        held = torch.from_numpy(rng.random(len(items)) < self.settings.held)
+        held &= torch.tensor(["said" in item for item in items])
+        if not held.any():
+            return everywhere
+        said = [item.get("said", item["mel"].new_zeros(1, dtype=torch.int64)) for item in items]
+        around = windows(said, batch["lengths"], self.network.config.reduction)
+        around = functional.pad(
+            around, (0, 0, 0, everywhere.shape[1] - around.shape[1]), value=True
+        )
+        return torch.where(held[:, None, None], around & everywhere, everywhere)
 
     # Learning -------------------------------------------------------------------------------
 
@@ -196,7 +230,7 @@ class Tacotron2Learner(Learner):
         symbols = batch["lengths"].cpu()
         said = self.network(
             batch["symbols"], symbols, mel, steps * self.network.config.reduction,
-            batch.get("voices"), kept,
+            batch.get("voices"), kept, batch["held"],
         )  # fmt: skip
         valid = inside(batch["frames"], mel.shape[-1])[:, None].expand_as(mel)
         errors = {"coarse": said.coarse - mel, "mel": said.mel - mel}
@@ -218,16 +252,13 @@ class Tacotron2Learner(Learner):
         return cast(Tensor, loss), {name: value.detach() for name, value in numbers.items()}
 
     def _kept(self, batch: int, frames: int, rng: torch.Generator) -> Tensor:
-        """Which units of the pre-net stay; validation drops them too, as speaking does.
-
-        Frames are withheld in training only.
-        """
+        """Which units of the pre-net stay; validation drops them too, as speaking does."""
         config = self.network.config
         steps = (batch, frames // config.reduction)
         kept = torch.rand((*steps, 2, config.prenet), generator=rng) < PRENET_KEPT
-        if not (self.network.training and self.settings.withheld):
+        if not config.withheld:
             return kept
-        heard = torch.rand(steps, generator=rng) >= self.settings.withheld
+        heard = torch.rand(steps, generator=rng) >= config.withheld
         return kept & heard[..., None, None]
 
     # Keeping --------------------------------------------------------------------------------
