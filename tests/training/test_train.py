@@ -207,6 +207,30 @@ def test_more_steps_and_other_watching_go_on(write_recipe: WriteRecipe) -> None:
     assert run(more).step == 5
 
 
+def test_a_setting_that_an_older_version_did_not_know_has_its_default(
+    write_recipe: WriteRecipe,
+) -> None:
+    recipe = write_recipe(steps=3)
+    done = run(recipe)
+    (newest,) = (done.run / "checkpoints").glob("step-*3.pt")
+    state = torch.load(newest, weights_only=True)
+    del state["recipe"]["settings"]["noise"], state["recipe"]["ema"]
+    torch.save(state, newest)
+    with pytest.raises(UsageError, match=r"settings\.noise \(was 0\.1, is 0\.5\)"):
+        run(write_recipe(steps=5, settings={"noise": 0.5}))
+    assert run(write_recipe(steps=5)).step == 5
+
+
+def test_a_setting_that_is_no_more_does_not_go_on(write_recipe: WriteRecipe) -> None:
+    done = run(write_recipe(steps=3))
+    (newest,) = (done.run / "checkpoints").glob("step-*3.pt")
+    state = torch.load(newest, weights_only=True)
+    state["recipe"]["settings"]["colour"] = "red"
+    torch.save(state, newest)
+    with pytest.raises(UsageError, match=r"settings\.colour \(was 'red', is None\)"):
+        run(write_recipe(steps=5))
+
+
 def test_other_data_do_not_go_on(write_recipe: WriteRecipe, corpus: Path) -> None:
     run(write_recipe(steps=3))
     corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[:-1]))

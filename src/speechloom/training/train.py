@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from speechloom.errors import OutputError
+from speechloom.errors import OutputError, SpeechloomError
 from speechloom.parts import core_version
 from speechloom.training.checkpoints import (
     Checkpoints,
@@ -27,7 +27,13 @@ from speechloom.training.loop import Job, Loop
 from speechloom.training.manifest import read_manifest
 from speechloom.training.processes import Processes
 from speechloom.training.progress import Display
-from speechloom.training.recipe import Recipe, check_settings, read_recipe, recorded
+from speechloom.training.recipe import (
+    Recipe,
+    check_settings,
+    from_record,
+    read_recipe,
+    recorded,
+)
 
 __all__ = ["Outcome", "build_learner", "train"]
 
@@ -168,11 +174,22 @@ def _about(
     }
 
 
+def _completed(record: Mapping[str, Any], job: Job) -> Mapping[str, Any]:
+    """The record of a checkpoint with the defaults of what an older version did not know."""
+    folder = Path(job.about["folder"])
+    try:
+        recipe = from_record(record, folder)
+        settings = check_settings(job.learner.settings_type, recipe, folder / "recipe")
+    except SpeechloomError:
+        return record  # it holds what is no setting any more: the difference is named
+    return {**record, **recorded(recipe, settings, folder)}
+
+
 def _loop(job: Job, processes: Processes, display: Display, interruption: Interruption) -> Loop:
     """The loop at the step where the run was stopped, or at its beginning."""
     state = Checkpoints(job.run, job.recipe.checkpoint.keep).newest()
     if state is not None:
-        check_same_recipe(state["recipe"], job.record, job.run)
+        check_same_recipe(_completed(state["recipe"], job), job.record, job.run)
     elif job.recipe.start_from is not None:
         # Before there is a loop: its optimisers hold on to the weights that they find.
         tensors = weights_to_start_from(job.recipe.start_from)
