@@ -48,7 +48,11 @@ def test_draws_the_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("engine-voice.yaml", Tacotron2Settings), ("speaker-encoder.yaml", Ge2eSettings)],
+    [
+        ("engine-voice.yaml", Tacotron2Settings),
+        ("engine-voice-stage-2.yaml", Tacotron2Settings),
+        ("speaker-encoder.yaml", Ge2eSettings),
+    ],
 )
 def test_recipes_are_valid(name: str, settings: type) -> None:
     pytest.importorskip("yaml")
