@@ -231,6 +231,9 @@ def test_what_cannot_be_checked_is_said(examples: list[Example]) -> None:
         check_learner("toy", examples[:1])
     with pytest.raises(PluginNotFound, match="there is no learner 'toi'; did you mean 'toy'"):
         check_learner("toi", examples)
+    for wrong in (ToySettings, ToyLearner(ToySettings(), seed=0)):
+        with pytest.raises(UsageError, match="give the id of a learner, such as 'vits', or its cl"):
+            check_learner(wrong, examples)  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
         check_learner("toy", examples, settings={"dropout": 2})
 

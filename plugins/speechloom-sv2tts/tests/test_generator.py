@@ -76,6 +76,18 @@ def test_every_phone_is_said_in_its_time(generator: Tacotron2Generator) -> None:
     assert torch.equal(generator.fill(cool).values, generator.fill(again).values)
 
 
+def test_without_draws_few_frames_are_none(generator: Tacotron2Generator) -> None:
+    """Temperature 0: who was taught to hear few frames hears none, and the others hear all."""
+    facts = cast(GeneratorFacts, SPEC.facts)
+    canvas = make_canvas(facts, "synthesize", "phones:abcd", [CanvasItem(20)])
+    canvas = replace(canvas, temperature=0.0)
+    before = generator.fill(canvas).values
+    for layer in generator._network.decoder.prenet:
+        cast(torch.nn.Linear, layer).weight.data.mul_(-2)
+    deaf = generator._network.config.withheld > 0.5
+    assert torch.equal(before, generator.fill(canvas).values) == deaf
+
+
 def test_what_was_put_right_is_reported(
     generator: Tacotron2Generator, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -43,14 +43,15 @@ def check_learner(
     Raises:
         ConformanceError: a check failed.
         PluginError: there is no such learner, or it cannot be imported.
-        UsageError: there are too few examples, or `expected_failures` names no check.
+        UsageError: the target is neither an id nor a learner's class, there are too few examples,
+            or `expected_failures` names no check.
         pydantic.ValidationError: the settings are wrong.
     """
     if len(examples) < 2:
         raise UsageError(f"give at least two examples, of different lengths, not {len(examples)}")
     subject = _subject(target, tuple(examples), settings or {})
     results = run_checks(LEARNER_CHECKS, subject, expected_failures or {})
-    name = target if isinstance(target, str) else target.__name__
+    name = target if isinstance(target, str) else subject.learner.__name__
     return reported(f"learner/{name}", results, on_fail)
 
 
@@ -82,8 +83,10 @@ TEXTS = ("a bee", "sea and sand", "yes")
 def _subject(
     target: str | type[Learner], examples: tuple[Example, ...], settings: Mapping[str, Any]
 ) -> LearnerSubject:
-    if isinstance(target, type):
+    if isinstance(target, type) and issubclass(target, Learner):
         return LearnerSubject(target, target.settings_type.model_validate(settings), examples)
+    if not isinstance(target, str):
+        raise UsageError(f"give the id of a learner, such as 'vits', or its class, not {target!r}")
     record = find_learner(target, find_learners())
     cls = learner_class(record)
     checked = cls.settings_type.model_validate(settings)
