@@ -50,8 +50,7 @@ def execution(precision: str) -> ExecutionConfig:
 
 def says(config: ExecutionConfig) -> str:
     chosen = config.on("cpu")
-    layout = "oneDNN prepacked" if chosen.prepack else "torch linear"
-    return f"{str(chosen.dtype).removeprefix('torch.')}, {layout}"
+    return f"{str(chosen.dtype).removeprefix('torch.')}, {chosen.name} layers"
 
 
 # Sampling steps.
@@ -210,7 +209,7 @@ def storm_row(
         peers=peers,
         config=says(execution(precision)),
         must=must,
-        flops=size.flops(*frames),
+        flops=size.flops(*frames, alone=network.rows_alone),
         precision=precision,
         rounds=rounds,
         warm=rounds > 1 or compiled,
@@ -297,7 +296,7 @@ def test_maskgct(benchmark: BenchmarkFixture, precision: str, quick: bool) -> No
         peers=peers,
         config=says(execution(precision)),
         must={"float32": 2.3, "bfloat16": 4.8},
-        flops=maskgct.flops(network, prompted, FRAMES, steps),
+        flops=maskgct.flops(network, prompted, FRAMES, steps, alone=laid_out.rows_alone),
         precision=precision,
         rounds=1 if quick else 3,
         warm=not quick,
@@ -369,7 +368,7 @@ def test_first_call_after_a_warm_up(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.parametrize("frames", [125, 500])
 def test_one_by_one_beside_one_product_for_all(benchmark: BenchmarkFixture, frames: int) -> None:
     """Is it worth on this CPU to join the rows of four items in one product?"""
-    linear = ExecutionConfig().on("cpu").linear(normal(2048, 512))
+    linear = ExecutionConfig().on("cpu").layers.linear(normal(2048, 512))
     items = [normal(frames, 512) for _ in range(4)]
     joined = torch.cat(items)
     row = Row(

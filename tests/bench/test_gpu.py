@@ -180,9 +180,16 @@ class Decodings:
         run = torch.compile(self.model.hidden, mode=mode) if mode else self.model.hidden
         cond = self.model.embed_condition(**self.condition)
 
-        def hidden(codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
+        def hidden(
+            codes: Tensor,
+            level: int,
+            lengths: Tensor,
+            items: Tensor,
+            rows: Tensor,
+            frames: Tensor,
+        ) -> Tensor:
             with torch.autocast("cuda", torch.bfloat16):
-                return run(codes, level, cond[items], None).clone()  # graphs write there again
+                return run(codes, level, cond[items], None)[rows, frames]
 
         network = Bfloat16Heads(hidden, self.heads)
         return lambda: masked_decode(network, **self.request, config=DECODE)
@@ -201,8 +208,16 @@ class Bfloat16Heads:
     def __init__(self, hidden: Callable[..., Tensor], heads: list[tuple[Tensor, ...]]) -> None:
         self.run, self.heads = hidden, heads
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
-        return self.run(codes, level, lengths, items).bfloat16()
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
+        return self.run(codes, level, lengths, items, rows, frames).bfloat16()
 
     def head(self, level: int) -> tuple[Tensor, ...]:
         return self.heads[level]

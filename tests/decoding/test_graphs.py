@@ -43,13 +43,22 @@ class MixingNetwork:
             setattr(self, name, getattr(self, name).to(device))
         return self
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
         frame = torch.arange(codes.shape[-1], device=codes.device)
         real = (frame < lengths[:, None])[..., None]
         own = torch.stack([self.table[k, codes[:, k]] for k in range(LEVELS)]).sum(0)
         own = (own * real).double()
         mean = own.sum(1, keepdim=True) / lengths.clamp(min=1)[:, None, None]
-        return torch.where(real, own + mean + self.place[: codes.shape[-1]], torch.nan).float()
+        states = torch.where(real, own + mean + self.place[: codes.shape[-1]], torch.nan)
+        return states.float()[rows, frames]
 
     def head(self, level: int) -> tuple[Tensor, None]:
         return self.heads[level], None

@@ -47,7 +47,15 @@ class ToyNetwork:
     def codebook_size(self) -> int:
         return self.size
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
         self.calls.append((level, items.tolist(), codes.clone()))
         out = torch.zeros(codes.shape[0], codes.shape[2], self.dim)
         for row, length in enumerate(lengths.tolist()):
@@ -55,7 +63,7 @@ class ToyNetwork:
             summed = torch.stack([self.table[k, own[k]] for k in range(self.levels)]).sum(0)
             mixed = summed + summed.mean(0) + self.place[:length]
             out[row, :length] = mixed / mixed.norm(dim=-1, keepdim=True)
-        return out
+        return out[rows, frames]
 
     def head(self, level: int) -> tuple[Tensor, None]:
         return self.heads[level] * (1e-3 if self.flat else 4.0), None
@@ -180,7 +188,9 @@ def _judge_heat(
 
 def _best_ids(codes: Tensor, network: ToyNetwork, batch: Batch) -> Tensor:
     zero = torch.tensor([0])
-    hidden = replace(network, calls=[]).hidden(codes, 0, batch.lengths, zero)[0]
+    frames = torch.arange(codes.shape[-1])
+    fresh = replace(network, calls=[])
+    hidden = fresh.hidden(codes, 0, batch.lengths, zero, torch.zeros_like(frames), frames)
     return (hidden @ network.head(0)[0].T).argmax(-1)
 
 
@@ -403,11 +413,17 @@ class PlainLoop:
         counts = self._counts(batch, fixed, item, level, steps)
         for step, keep in enumerate(counts, start=max(0, steps - len(counts))):
             shown = self._shown(work[item, :, :length], fixed[item, :, :length], level, network)
+            one = slice(item, item + 1)
             hidden = network.hidden(
-                shown[None], level, batch.lengths[item : item + 1], batch.items[item : item + 1]
+                shown[None],
+                level,
+                batch.lengths[one],
+                batch.items[one],
+                torch.zeros_like(still),
+                still,
             )
             network.calls[-1][1][:] = [item]
-            logits = hidden[0, still] @ network.head(level)[0].T
+            logits = hidden @ network.head(level)[0].T
             warm = config.sample_at(level, step).temperature
             if self.mistake == "temperature rises":
                 warm = (step + 1) / steps

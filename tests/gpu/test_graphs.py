@@ -37,12 +37,20 @@ class MixingNetwork:
     def __init__(self, table: Tensor, heads: Tensor, condition: Tensor) -> None:
         self.table, self.heads, self.condition = table, heads, condition
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
         real = (torch.arange(codes.shape[-1], device=codes.device) < lengths[:, None])[..., None]
         own = sum(self.table[k, codes[:, k]] for k in range(LEVELS))
         own = (own + self.condition[items, : codes.shape[-1]]) * real
         mean = own.double().sum(1, keepdim=True) / lengths.clamp(min=1)[:, None, None]
-        return own + mean.to(own.dtype)
+        return (own + mean.to(own.dtype))[rows, frames]
 
     def head(self, level: int) -> tuple[Tensor, None]:
         return self.heads[level], None

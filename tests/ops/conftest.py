@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import torch
@@ -55,3 +59,24 @@ def make_keys() -> MakeKeys:
         )
 
     return make
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of torch's threads until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run_alone() -> Callable[..., None]:
+    """Run a script in a new process, with a time limit for what would wait for ever."""
+
+    def run(script: str, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, *options, "-c", textwrap.dedent(script)]
+        env = {**os.environ, **(environment or {})}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=env)
+        assert done.returncode == 0, done.stderr
+
+    return run

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -29,7 +27,7 @@ from speechloom.ops.masked_decode import (
 )
 
 numba = pytest.importorskip("numba")  # nothing but the CPU path is tested here
-from speechloom.ops.masked_decode import cpu, cpu_kernels, cpu_threads  # noqa: E402
+from speechloom.ops.masked_decode import cpu, cpu_kernels  # noqa: E402
 
 MakeKeys = Callable[..., NoiseKeys]
 SIZES = [2, 3, 17, 1023, 1024, 1025, 65_536]
@@ -243,13 +241,6 @@ def test_items_through_a_head_do_not_depend_on_their_batch(make_keys: MakeKeys) 
         assert torch.equal(run(item, (count,)).confidence, confidence)
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def test_number_of_threads_changes_nothing(
     make_keys: MakeKeys, threads: Callable[[int], None]
 ) -> None:
@@ -258,29 +249,6 @@ def test_number_of_threads_changes_nothing(
         threads(number)
         results.append(large_step(make_keys(500)))
     assert torch.equal(results[0].confidence, results[1].confidence)
-
-
-def test_rows_are_shared_out_once_each(threads: Callable[[int], None]) -> None:
-    threads(3)
-    seen, sizes = torch.zeros(1000, dtype=torch.int64), set()
-
-    def work(first: int, last: int, scratch: Tensor) -> None:
-        seen[first:last] += 1
-        sizes.add(len(scratch))
-
-    cpu_threads.share_out(1000, 7, 11, work)
-    assert (seen == 1).all()
-    assert sizes == {11}
-
-
-def test_errors_of_a_worker_reach_the_caller(threads: Callable[[int], None]) -> None:
-    threads(2)
-
-    def work(first: int, last: int, scratch: Tensor) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        cpu_threads.share_out(10, 1, 1, work)
 
 
 def test_several_threads_may_decode_at_once(
@@ -294,7 +262,7 @@ def test_several_threads_may_decode_at_once(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
-def test_a_forked_process_decodes_too() -> None:
+def test_a_forked_process_decodes_too(run_alone: Callable[..., None]) -> None:
     run_alone(
         """
         import os, torch
@@ -315,13 +283,6 @@ def test_a_forked_process_decodes_too() -> None:
         """,
         "-Wignore::DeprecationWarning",  # Python warns of forks beside threads: that is the case
     )
-
-
-def run_alone(script: str, *options: str) -> None:
-    """Run a script in a new process, with a time limit for what would wait for ever."""
-    command = [sys.executable, *options, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
-    assert done.returncode == 0, done.stderr
 
 
 # Parts that plugins call.
@@ -364,23 +325,3 @@ def test_exponential_is_exact_to_rounding() -> None:
     np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=2.0**-23)
     assert cpu_kernels._exp(np.float32(0)) == 1
     assert cpu_kernels._exp(np.float32(-np.inf)) == 0
-
-
-def test_code_is_compiled_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler: Callable[..., Callable[[object], object]] = numba.njit
-
-    def without_cache(*, cache: bool = False, **options: object) -> object:
-        def decorate(function: Callable[..., object]) -> object:
-            if cache:
-                raise RuntimeError("cannot cache function: no locator available")
-            return compiler(**options)(function)
-
-        return decorate
-
-    monkeypatch.setattr(cpu_kernels, "njit", without_cache)
-
-    @cpu_kernels._compiled()
-    def double(x):  # type: ignore[no-untyped-def]
-        return x + x
-
-    assert double(4) == 8

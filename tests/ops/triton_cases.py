@@ -410,9 +410,17 @@ class Lookup:
     def __init__(self) -> None:
         self.table, self.heads = random(10, 8), random(2, 9, 8, seed=1)
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
         own = self.table[codes].sum(1)
-        return own + own.roll(1, 1)
+        return (own + own.roll(1, 1))[rows, frames]
 
     def head(self, level: int) -> tuple[Tensor, None]:
         return self.heads[level], None

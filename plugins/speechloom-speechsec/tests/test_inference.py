@@ -7,24 +7,36 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from speechloom.decoding import DecodeConfig, ExecutionConfig, graphs, has_bfloat16_units
-from speechloom.errors import UsageError
+from speechloom.decoding import (
+    DecodeConfig,
+    ExecutionConfig,
+    graphs,
+    has_bfloat16_units,
+    masked_decode,
+    open_after,
+)
+from speechloom.errors import BackendUnavailable, UsageError
+from speechloom.ops.layers import unavailable
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom.spec import ComponentSpec, GeneratorFacts, Task
 from speechloom.values import Canvas, Codes
 from speechloom_speechsec import conditioned
-from speechloom_speechsec.conditioned import condition
+from speechloom_speechsec.conditioned import ConditionedSpeechSEC, condition
 from speechloom_speechsec.config import SpeechSECConfig, tiny
 from speechloom_speechsec.generator import SpeechSECGenerator
 from speechloom_speechsec.inference import InferenceSpeechSEC
 from speechloom_speechsec.model import SpeechSEC
 
 LENGTHS = torch.tensor([13, 70, 41])
+WHY_NOT = unavailable("compiled", torch.float32, "cpu")
+compiled = pytest.mark.skipif(WHY_NOT is not None, reason=f"compiled layers: {WHY_NOT}")
 Inputs = tuple[Tensor, int, Tensor]
 
 
@@ -57,20 +69,28 @@ def laid_out(model: SpeechSEC, **options: object) -> InferenceSpeechSEC:
 def test_float32_is_the_trained_network_bit_for_bit(
     model: SpeechSEC, inputs: Inputs, lengths: Tensor | None
 ) -> None:
-    fast = laid_out(model, prepack=False)
-    for _ in range(2):  # memory that was used before does not matter
-        assert torch.equal(fast.hidden(*inputs, lengths), model.hidden(*inputs, lengths))
+    fast = laid_out(model, layers="torch")
+    assert torch.equal(fast.hidden(*inputs, lengths), model.hidden(*inputs, lengths))
 
 
-@pytest.mark.parametrize("options", [{"prepack": True}, {"precision": "auto"}])
-def test_other_layouts_agree_up_to_rounding(
-    model: SpeechSEC, inputs: Inputs, options: dict[str, object]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": "onednn"},
+        pytest.param({"layers": "compiled"}, marks=compiled),
+        {"precision": "auto"},
+    ],
+    ids=["onednn", "compiled", "auto"],
+)
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+def test_other_layers_agree_up_to_rounding(
+    model: SpeechSEC, inputs: Inputs, lengths: Tensor | None, options: dict[str, object]
 ) -> None:
     fast = laid_out(model, **options)
-    close = {torch.float32: 1e-5, torch.bfloat16: 0.1}[fast.execution.dtype]
-    torch.testing.assert_close(
-        fast.hidden(*inputs, LENGTHS)[1], model.hidden(*inputs, LENGTHS)[1], rtol=0.0, atol=close
-    )
+    close = {torch.float32: 1e-4, torch.bfloat16: 0.1}[fast.execution.dtype]
+    ours, theirs = (one.hidden(*inputs, lengths)[1] for one in (fast, model))
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=0.0, atol=close)
 
 
 def test_bfloat16_stays_near_and_keeps_what_is_summed_in_float32(
@@ -83,16 +103,157 @@ def test_bfloat16_stays_near_and_keeps_what_is_summed_in_float32(
     assert float((near - exact).abs().mean()) < 0.05 * float(exact.abs().mean())
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_items_run_alone_in_every_batch(model: SpeechSEC, inputs: Inputs, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "layers"),
+    [
+        ("float32", "torch"),
+        ("float32", "onednn"),
+        pytest.param("float32", "compiled", marks=compiled),
+        ("bfloat16", "torch"),
+        ("bfloat16", "auto"),
+    ],
+)
+def test_items_run_alone_in_every_batch(
+    model: SpeechSEC, inputs: Inputs, precision: str, layers: str
+) -> None:
     codes, level, cond = inputs
-    fast = laid_out(model, precision=precision)
-    together = fast.hidden_each(codes, level, cond, LENGTHS)
-    for item, length in enumerate(LENGTHS.tolist()):
-        one = slice(item, item + 1)
+    fast = laid_out(model, precision=precision, layers=layers)
+    network = ConditionedSpeechSEC(fast, cond)
+    wanted = [torch.tensor(at) for at in ([2, 12], [0, 1, 69], [40])]
+    rows = torch.tensor([0, 0, 1, 1, 1, 2])
+    together = network.hidden(codes, level, LENGTHS, torch.arange(3), rows, torch.cat(wanted))
+    assert together.shape == (6, 16)
+    for item, own in enumerate(together.split([2, 3, 1])):
+        length, one = int(LENGTHS[item]), slice(item, item + 1)
         alone = fast.hidden(codes[one, :, :length], level, cond[one, :length])
-        assert torch.equal(together[one, :length], alone)
-        assert (together[item, length:] == 0).all()
+        assert torch.equal(own, alone[0, wanted[item]])
+
+
+def everything(
+    network: ConditionedSpeechSEC,
+    codes: Tensor,
+    level: int,
+    lengths: Tensor,
+    items: Tensor,
+    rows: Tensor,
+    frames: Tensor,
+) -> Tensor:
+    """`ConditionedSpeechSEC.hidden` by all blocks over all frames in every pass."""
+    cond, states = network._cond_of(items, level, codes.shape[-1]), []
+    for row, length in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        every = network.network.hidden(codes[one, :, :length], level, cond[one, :length])
+        states.append(every[0, frames[rows == row]])
+    return torch.cat(states)
+
+
+@pytest.mark.parametrize("prompted", [True, False], ids=["prompted", "plain"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_kept_and_what_is_left_out_change_nothing(
+    precision: str, prompted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the states of any pass nor the tokens, bit for bit."""
+    why_not = unavailable("compiled", getattr(torch, precision), "cpu")
+    if why_not is not None:
+        pytest.skip(f"compiled layers: {why_not}")
+    draw = torch.Generator().manual_seed(6)
+    model = loud(tiny().model_copy(update={"prompt_embedding": prompted}))
+    fast = laid_out(model, precision=precision, layers="compiled")
+    content, items = torch.randint(0, 7, (3, 70), generator=draw), torch.arange(3)
+    codes = torch.randint(0, 11, (3, 3, 70), generator=draw)
+    known = (torch.rand(3, 3, 70, generator=draw) < 0.2) | (torch.arange(70) < 5)
+    prompts = codes.where(known, 11) if prompted else None
+    lengths = torch.tensor([70, 70, 41])  # what is kept of one item would fit another
+    config = DecodeConfig(steps=(6, 3), sample=SampleConfig(guidance=1.5, top_k=6))
+
+    def tokens() -> Tensor:
+        network = condition(fast, content, items, guided=True, prompts=prompts)
+        return masked_decode(
+            network, codes, known, lengths, seeds=items, items=items, config=config
+        )
+
+    hidden = ConditionedSpeechSEC.hidden
+
+    def checked(network: ConditionedSpeechSEC, *request: Any) -> Tensor:
+        states = hidden(network, *request)
+        assert torch.equal(states, everything(network, *request))
+        return states
+
+    monkeypatch.setattr(ConditionedSpeechSEC, "hidden", checked)
+    frugal = tokens()
+    monkeypatch.setattr(ConditionedSpeechSEC, "hidden", everything)
+    assert torch.equal(frugal, tokens())
+
+
+@compiled
+def test_only_what_changed_begins_and_only_what_is_open_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fast = laid_out(loud(tiny()), layers="compiled")
+    begun = frames_through(fast._blocks[0], "begin", monkeypatch)
+    ended = frames_through(fast._blocks[-1].after, "add_to", monkeypatch)
+    frames, zero = 40, torch.zeros(1, dtype=torch.int64)
+    network = condition(fast, torch.zeros(1, frames, dtype=torch.int64), zero)
+    codes = torch.zeros(1, 3, frames, dtype=torch.int64)
+    opened = (frames, *open_after(frames, 5)[:-1])
+    closed = [before - after for before, after in pairwise(opened)]
+    masked_decode(
+        network,
+        codes,
+        torch.zeros_like(codes, dtype=torch.bool),
+        zero + frames,
+        seeds=zero,
+        items=zero,
+        config=DecodeConfig(steps=(5,)),
+    )
+    assert begun == [frames, *closed, frames, frames]
+    assert ended == [*opened, frames, frames]
+
+
+@pytest.mark.parametrize("layers", ["torch", pytest.param("compiled", marks=compiled)])
+def test_another_condition_starts_with_nothing(
+    model: SpeechSEC, inputs: Inputs, layers: str
+) -> None:
+    codes, level, cond = inputs
+    rows, frames = torch.tensor([0, 1, 2]), torch.tensor([3, 5, 7])
+    request = (codes, level, LENGTHS, torch.arange(3), rows, frames)
+    fast = laid_out(model, layers=layers)
+    before = ConditionedSpeechSEC(fast, cond)
+    before.hidden(*request)
+    after = replace(before, cond=cond + 1.0)
+    fresh = ConditionedSpeechSEC(fast, cond + 1.0)
+    assert torch.equal(after.hidden(*request), fresh.hidden(*request))
+
+
+@pytest.mark.parametrize("layers", ["torch", pytest.param("compiled", marks=compiled)])
+def test_fixed_shapes_give_the_codes_of_the_loop_also_beside_an_item_without_frames(
+    model: SpeechSEC, inputs: Inputs, layers: str
+) -> None:
+    codes, _, cond = inputs
+    request: dict[str, Tensor] = {
+        "codes": codes.clamp(max=10),
+        "known": codes > 9,
+        "lengths": torch.tensor([13, 0, 70]),
+        "seeds": torch.arange(3),
+        "items": torch.arange(3),
+    }
+    config = DecodeConfig(steps=(4, 2))
+    looped, fixed = (ConditionedSpeechSEC(laid_out(model, layers=layers), cond) for _ in range(2))
+    plan = graphs.plan_decode(config, 3, 70, torch.device("cpu"))
+    want = masked_decode(looped, **request, config=config)
+    assert torch.equal(graphs.decode_fixed(fixed, **request, plan=plan), want)
+
+
+def frames_through(part: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames go into a method at each of its calls, from now on."""
+    run, seen = getattr(part, name), []
+
+    def counted(x: Tensor) -> Any:
+        seen.append(x.shape[1])
+        return run(x)
+
+    monkeypatch.setattr(part, name, counted)
+    return seen
 
 
 def test_positions_do_not_depend_on_the_table_they_come_from(
@@ -130,31 +291,15 @@ def test_auto_takes_bfloat16_only_where_it_is_computed(
     assert not has_bfloat16_units("meta")
 
 
-@pytest.mark.parametrize(("capability", "prepacks"), [("AVX2", False), ("AVX512", True)])
-def test_float32_is_prepacked_where_that_is_faster(
-    monkeypatch: pytest.MonkeyPatch, capability: str, prepacks: bool
-) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert ExecutionConfig().on("cpu").prepack == prepacks
-    assert not ExecutionConfig(compile=True).on("cpu").prepack
-
-
-@pytest.mark.parametrize("units", [True, False])
-def test_bfloat16_is_prepacked_where_it_is_computed(
-    monkeypatch: pytest.MonkeyPatch, units: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
-    assert ExecutionConfig(precision="bfloat16").on("cpu").prepack == units
-
-
 def test_executions_that_cannot_be_are_refused() -> None:
     with pytest.raises(UsageError, match="auto, float32, bfloat16"):
         ExecutionConfig(precision="float16")
+    with pytest.raises(UsageError, match="auto, torch, onednn, compiled"):
+        ExecutionConfig(layers="mkl")
     with pytest.raises(UsageError, match="leave one"):
-        ExecutionConfig(prepack=True, compile=True)
-    with pytest.raises(UsageError, match="meta"):
-        ExecutionConfig(prepack=True).on("meta")
+        ExecutionConfig(layers="onednn", compile=True)
+    with pytest.raises(BackendUnavailable, match="meta"):
+        ExecutionConfig(layers="onednn").on("meta")
 
 
 def test_a_network_is_laid_out_when_it_is_conditioned(model: SpeechSEC) -> None:
@@ -227,8 +372,8 @@ def test_warm_up_says_how_long_it_took(caplog: pytest.LogCaptureFixture, guidanc
 
 
 def test_how_a_generator_runs_can_be_changed() -> None:
-    one = generator(execution=ExecutionConfig(prepack=True))
-    assert one.execution.prepack
+    one = generator(execution=ExecutionConfig(layers="onednn"))
+    assert one.execution.layers == "onednn"
     one.execution = ExecutionConfig(precision="bfloat16")
     assert one.execution == ExecutionConfig(precision="bfloat16")
     assert one.warm_up(5) > 0.0
@@ -241,7 +386,8 @@ def test_a_batch_without_padding_needs_no_mask(
     """On a device that runs whole batches; here a CPU plays it."""
     codes, level, cond = inputs
     task = torch.zeros(3, dtype=torch.int64)
-    network = condition(laid_out(model), codes[:, 0].clamp(max=6), task, padded=padded)
+    fast = laid_out(model, layers="torch")
+    network = condition(fast, codes[:, 0].clamp(max=6), task, padded=padded)
     masks = []
     attend = torch.nn.functional.scaled_dot_product_attention
 
@@ -252,9 +398,11 @@ def test_a_batch_without_padding_needs_no_mask(
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     monkeypatch.setattr(conditioned, "runs_alone", lambda device: False)
     full = torch.full_like(LENGTHS, 70)
-    result = network.hidden(codes, level, full, torch.arange(3))
+    rows, frames = torch.tensor([0, 0, 2]), torch.tensor([3, 69, 0])
+    result = network.hidden(codes, level, full, torch.arange(3), rows, frames)
     assert [mask is not None for mask in masks] == [padded] * 2
-    torch.testing.assert_close(result, model.hidden(codes, level, network.cond, full))
+    states = model.hidden(codes, level, network.cond, full)
+    torch.testing.assert_close(result, states[rows, frames])
 
 
 class EagerRecorder:

@@ -59,12 +59,12 @@ def test_an_item_is_the_same_alone_and_in_a_batch(
 ) -> None:
     with torch.no_grad():
         padded = model.hidden(codes, 1, cond, LENGTHS)
-        laid_out = InferenceSpeechSEC(model, ExecutionConfig().on("cpu"))
-        each = laid_out.hidden_each(codes, 1, cond, LENGTHS)
+        laid_out = InferenceSpeechSEC(model, ExecutionConfig(layers="torch").on("cpu"))
         for item, length in enumerate(LENGTHS.tolist()):
             one = slice(item, item + 1)
             alone = model.hidden(codes[one, :, :length], 1, cond[one, :length])[0]
-            assert torch.equal(each[item, :length], alone)
+            own = (codes[item, :, :length], 1, cond[item, :length])
+            assert torch.equal(laid_out.hidden_at(*own, torch.arange(length)), alone)
             torch.testing.assert_close(padded[item, :length], alone, rtol=1e-4, atol=1e-5)
 
 

@@ -204,14 +204,17 @@ class _Filler:
     def _scores(self, codes: Tensor, at: Tensor, live: Tensor, level: int) -> HeadScores:
         """Hidden states of the frames `at`, zero in rows that do not count, and the head."""
         every = torch.arange(len(codes), device=codes.device)
-        place = at.clamp(max=codes.shape[-1] - 1)
+        rows = every[:, None].expand_as(at).flatten()
+        # Rows that do not count ask for a real frame all the same: a network may have no others.
+        frames = at.minimum((self.lengths - 1).clamp(min=0)[:, None]).flatten()
+        dead = ~live.flatten()[:, None]
         guided = self.plan.config.is_guided_at(level)
         hidden, free = (
             None
             if network is None
-            else network.hidden(codes, level, self.lengths, every)[every[:, None], place]
-            .masked_fill(~live[..., None], 0.0)
-            .flatten(0, 1)
+            else network.hidden(codes, level, self.lengths, every, rows, frames).masked_fill(
+                dead, 0.0
+            )
             for network in (self.network, self.network.unconditional if guided else None)
         )
         assert hidden is not None

@@ -261,7 +261,7 @@ class _Decision:
         hidden, free = (
             None
             if network is None
-            else network.hidden(codes, one.level, at.lengths, at.items)[at.rows, frame]
+            else network.hidden(codes, one.level, at.lengths, at.items, at.rows, frame)
             for network in (self.network, self._twin(one.level))
         )
         assert hidden is not None

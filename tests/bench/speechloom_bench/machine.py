@@ -7,12 +7,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from speechloom.decoding import has_bfloat16_units
+from speechloom.ops.layers import make, unavailable
 
 
 def facts() -> dict[str, object]:
@@ -55,6 +57,12 @@ def ceilings(frames: int = 500) -> dict[str, float]:
     if has_bfloat16_units("cpu"):
         half = [tensor.bfloat16() for tensor in (x, weight, bias)]
         paths["linear bfloat16"] = lambda: F.linear(*half)
+    for dtype in (torch.float32, torch.bfloat16):
+        if unavailable("compiled", dtype, "cpu") is None:
+            rows = x.to(dtype)
+            layer = make("compiled", dtype, "cpu").linear(weight, bias)
+            name = f"compiled layers {str(dtype).removeprefix('torch.')}"
+            paths[name] = partial(layer, rows)
     work = 2 * x.numel() * weight.shape[0] / 1e9
     with torch.inference_mode():
         return {name: round(work / _best_seconds(path), 1) for name, path in paths.items()}

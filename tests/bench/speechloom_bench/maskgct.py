@@ -9,15 +9,16 @@ sides: the gains of the norms follow the diffusion step there and are constant h
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechloom.decoding import DecodeConfig, Execution, masked_decode
-from speechloom.decoding.attention import attend
+from speechloom.decoding import DecodeConfig, Execution, FrameMemory, masked_decode, open_after
+from speechloom.ops.layers import Layers, Norm, Rotary
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom_bench.rows import Agreement
 
@@ -171,47 +172,77 @@ def _gumbel(like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FastNetwork:
-    """A `MaskedNetwork` of the same weights in our execution.
+    """A `MaskedNetwork` of the same weights in our layers.
 
     Attributes:
         network: the weights.
-        layers: the blocks, laid out.
+        blocks: laid out.
+        norm: the last one, laid out.
         tables: code embeddings of each level, the mask's row at their end.
         cond: float32 [P + F, D].
         start: frames to leave out at the front: the prompt, for the unconditional twin.
         unconditional: the twin.
+        rows_alone: what does not change between two passes may be kept.
         level_conds: the condition of each level, computed once.
+        memory: of the first block.
     """
 
     network: Network
-    layers: list[_FastBlock]
+    blocks: list[_FastBlock]
+    norm: Norm
     tables: list[Tensor]
     cond: Tensor
     start: int
     unconditional: FastNetwork | None
-    level_conds: dict[int, Tensor]
+    rows_alone: bool
+    level_conds: dict[int, Tensor] = field(default_factory=dict)
+    memory: FrameMemory = field(default_factory=FrameMemory)
 
     @property
     def codebook_size(self) -> int:
         return SIZE
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
-        """Hidden states [1, F, D] of the one item; rows of frames left out are zero."""
-        own = self.hidden_of(codes[0, :, self.start :], level)
-        return F.pad(own, (0, 0, self.start, 0))[None]
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
+        """Hidden states [N, D] of open positions of the one item."""
+        return self._at(codes[0, :, self.start :], level, frames - self.start)
 
     def hidden_of(self, codes: Tensor, level: int) -> Tensor:
-        x = self._cond_of(level).clone()
-        for k, table in enumerate(self.tables):
-            x += F.embedding(codes[k], table)
-        frames = len(x)
-        rates = 10000.0 ** (-torch.arange(0, 64, 2) / 64)
-        angles = (torch.arange(frames)[:, None] * rates)[:, None]
-        rotary = angles.cos(), angles.sin()
-        scratch = torch.empty(frames * 8 * self.network.dim)
-        for layer in self.layers:
-            layer.run(x, rotary, scratch)
-        return _rms(x, self.network.norm)
+        """Hidden states [F, D] of codes [K, F] after the frames that are left out."""
+        return self._at(codes, level, torch.arange(codes.shape[-1]))
+
+    def _at(self, codes: Tensor, level: int, wanted: Tensor) -> Tensor:
+        x, parts = self._begun(codes, level)
+        rotary, last = _rotary_of(len(x)), len(self.blocks) - 1
+        for number, block in enumerate(self.blocks):
+            parts = block.begin(x) if number else parts
+            x = block.end(x, parts, rotary, wanted if number == last else None)
+        return self.norm(x)
+
+    def _begun(self, codes: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """The input of the first block, which may be changed, and its `begin`."""
+
+        def begin(frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = self._embed(codes[:, frames], level, frames)
+            return x, self.blocks[0].begin(x)
+
+        if not self.rows_alone:
+            return begin(torch.arange(codes.shape[-1]))
+        x, parts = self.memory(codes, begin, key=level)
+        return x.clone(), parts
+
+    def _embed(self, codes: Tensor, level: int, frames: Tensor) -> Tensor:
+        x = self._cond_of(level)[frames]
+        for own, table in zip(codes, self.tables, strict=True):
+            x += F.embedding(own, table)
+        return x
 
     def _cond_of(self, level: int) -> Tensor:
         if level not in self.level_conds:
@@ -226,41 +257,51 @@ class FastNetwork:
 
 def fast(network: Network, cond: Tensor, prompted: int, execution: Execution) -> FastNetwork:
     """Lay the weights out for one request: conditions [P + F, D], P of them prompt."""
-    layers = [_FastBlock(block, execution) for block in network.blocks]
+    make = execution.layers
+    blocks = [_FastBlock(block, make) for block in network.blocks]
+    norm = _norm(network.norm, make, result=torch.float32)
     tables = [torch.cat((table.weight, network.mask.weight)) for table in network.tokens]
-    twin = FastNetwork(network, layers, tables, cond, prompted, None, {})
-    return FastNetwork(network, layers, tables, cond, 0, twin, {})
+
+    def conditioned(start: int, twin: FastNetwork | None) -> FastNetwork:
+        return FastNetwork(network, blocks, norm, tables, cond, start, twin, make.rows_alone)
+
+    return conditioned(0, conditioned(prompted, None))
 
 
-def _rms(x: Tensor, norm: RMSNorm) -> Tensor:
-    return F.rms_norm(x, norm.gain.shape, norm.gain, 1e-6)
+def _norm(norm: RMSNorm, make: Layers, result: torch.dtype | None = None) -> Norm:
+    return make.norm(norm.gain, epsilon=1e-6, centred=False, result=result)
+
+
+def _rotary_of(frames: int) -> Rotary:
+    rates = 10000.0 ** (-torch.arange(0, 64, 2) / 64)
+    angles = torch.arange(frames)[:, None] * rates
+    return angles.cos(), angles.sin()
 
 
 class _FastBlock:
-    def __init__(self, block: Block, execution: Execution) -> None:
-        self.block = block
-        self.qkv = execution.linear(torch.cat([x.weight for x in (block.q, block.k, block.v)]))
-        self.o = execution.linear(block.o.weight)
-        self.wide = execution.linear(torch.cat([block.gate.weight, block.up.weight]))
-        self.down = execution.linear(block.down.weight)
+    def __init__(self, block: Block, make: Layers) -> None:
+        self.heads, self.attend, self.together = block.heads, make.attend, make.together
+        self.before, self.after = _norm(block.before, make), _norm(block.after, make)
+        self.qkv = make.linear(torch.cat([x.weight for x in (block.q, block.k, block.v)]))
+        self.o = make.linear(block.o.weight)
+        self.wide = make.linear(torch.cat([block.up.weight, block.gate.weight]), end="swiglu")
+        self.down = make.linear(block.down.weight)
 
-    def run(self, x: Tensor, rotary: tuple[Tensor, Tensor], scratch: Tensor) -> None:
-        frames, dim = x.shape
-        place = scratch[: frames * 3 * dim].view(frames, 3 * dim)
-        parts = self.qkv(_rms(x, self.block.before), place).view(frames, 3, self.block.heads, -1)
-        q, k, v = parts.unbind(1)
-        q, k, v = (y.transpose(0, 1)[None] for y in (_turn(q, rotary), _turn(k, rotary), v))
-        mixed = attend(q, k, v)[0].transpose(0, 1)
-        x.add_(self.o(mixed.reshape(frames, dim)))
-        wide = self.wide(_rms(x, self.block.after), scratch.view(frames, 8 * dim))
-        gate, up = wide.chunk(2, dim=-1)
-        x.add_(self.down(F.silu(gate).mul_(up)))
+    def begin(self, x: Tensor) -> Tensor:
+        """What each frame [F, D] does by itself: queries, keys and values [F, 3 D]."""
+        with self.together():
+            return self.qkv(self.before(x))
 
-
-def _turn(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+    def end(self, x: Tensor, parts: Tensor, rotary: Rotary, wanted: Tensor | None) -> Tensor:
+        """The rest, which changes its input; of the wanted frames alone if they are given."""
+        heads = parts.view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)
+        mixed = self.attend(*heads.split(1), rotary=rotary)[0]  # type: ignore[no-untyped-call]
+        if wanted is not None and len(wanted) < len(x):  # each comes once
+            x, mixed = x[wanted], mixed[wanted]
+        with self.together():
+            self.o.add_to(x, mixed)
+            self.down.add_to(x, self.wide(self.after(x)))
+        return x
 
 
 def decode(network: FastNetwork, prompt: Tensor, steps: tuple[int, ...]) -> Tensor:
@@ -278,14 +319,30 @@ def decode(network: FastNetwork, prompt: Tensor, steps: tuple[int, ...]) -> Tens
     )
 
 
-def flops(network: Network, prompted: int, frames: int, steps: tuple[int, ...]) -> float:
-    """Multiplications and additions of the matrix products of our decode, heads left out."""
+def flops(
+    network: Network, prompted: int, frames: int, steps: tuple[int, ...], *, alone: bool
+) -> float:
+    """Multiplications and additions of the matrix products of our decode, heads left out.
+
+    `alone`: the layers compute rows alone (`Layers.rows_alone`), and what did not change in a level
+    or is not wanted is left out.
+    """
     dim, layers = network.dim, len(network.blocks)
     total = 0.0
     for rows in (prompted + frames, frames):
-        total += sum(steps) * layers * 2.0 * rows * (16 * dim**2 + 2 * rows * dim)
         total += network.levels * 2.0 * rows * 8 * dim**2
+        for own in steps:
+            stay = open_after(frames, own)
+            wanted, changed = [frames, *stay[:-1]], [rows, *_closed(frames, stay)[:-1]]
+            for want, change in zip(wanted, changed, strict=True):
+                total += 2.0 * rows * layers * (16 * dim**2 + 2 * rows * dim)
+                if alone:
+                    total -= 2.0 * ((rows - change) * 3 + (rows - want) * 13) * dim**2
     return total
+
+
+def _closed(frames: int, stay: Sequence[int]) -> list[int]:
+    return [a - b for a, b in zip((frames, *stay), stay, strict=False)]
 
 
 @torch.inference_mode()

@@ -27,10 +27,11 @@ from speechloom.decoding import (
     DecodeConfig,
     Execution,
     ExecutionConfig,
+    FrameMemory,
     masked_decode,
     open_after,
 )
-from speechloom.decoding.attention import attend
+from speechloom.ops.layers import Layers, Norm, Rotary
 from speechloom.ops.masked_decode import SampleConfig
 from speechloom_bench.rows import Agreement
 
@@ -82,20 +83,36 @@ class Size:
     dim: int
     layers: int
 
-    def flops(self, *frames: int) -> float:
-        """Multiplications and additions of the matrix products of a whole decode of ours."""
-        return sum(self._flops_of(count) for count in frames)
+    def flops(self, *frames: int, alone: bool) -> float:
+        """Multiplications and additions of the matrix products of a whole decode of ours.
+
+        `alone`: the layers compute rows alone (`Layers.rows_alone`), and what did not change or is
+        not wanted is left out.
+        """
+        return sum(self._flops_of(count, alone) for count in frames)
 
     def forward_flops(self, frames: int) -> float:
-        """The same of one pass, with the projection of one head and no head."""
-        layer = 26 * self.dim**2 + 2 * frames * self.dim
-        return 2.0 * frames * (layer * self.layers + self.dim**2)
+        """The same of one pass of all frames, with the projection of one head and no head."""
+        return self._pass_flops(frames, frames, frames)
 
-    def _flops_of(self, frames: int) -> float:
-        opened = frames + sum(open_after(frames, STEPS, schedule="linear"))
-        rows = opened + (LEVELS - 1) * frames
-        passes = STEPS + LEVELS - 1
-        return self.forward_flops(frames) * passes + 2.0 * rows * self.dim * SIZE
+    def _pass_flops(self, frames: int, changed: int, wanted: int) -> float:
+        """Of a pass that begins with some changed frames and ends with some wanted ones."""
+        begin, end = 11 * self.dim**2, 10 * self.dim**2  # per frame, of a layer
+        layer = 26 * self.dim**2 + 2 * frames * self.dim
+        spared = (frames - changed) * begin + (frames - wanted) * end
+        return 2.0 * (frames * layer * self.layers - spared + wanted * self.dim**2)
+
+    def _flops_of(self, frames: int, alone: bool) -> float:
+        stay = (frames, *open_after(frames, STEPS, schedule="linear"))
+        # Open frames of each pass; a pass finds those changed that the one before it closed.
+        wanted = [*stay[:-1], *[frames] * (LEVELS - 1)]
+        changed = [frames, *(a - b for a, b in zip(stay, stay[1:], strict=False))]
+        changed += [frames] * (LEVELS - 2)
+        heads = 2.0 * sum(wanted) * self.dim * SIZE
+        if not alone:
+            return heads + len(wanted) * self.forward_flops(frames)
+        both = zip(changed, wanted, strict=True)
+        return heads + sum(self._pass_flops(frames, *pair) for pair in both)
 
 
 S = Size("S", 512, 6)
@@ -157,7 +174,7 @@ def peer_step(logits: Tensor, frames: int) -> Callable[[], Tensor]:
 
 
 class FastConformer:
-    """A `MaskedNetwork` with the weights of a peer's `ConformerWrapper`, in our execution.
+    """A `MaskedNetwork` with the weights of a peer's `ConformerWrapper`, in our layers.
 
     It computes what the peer computes: half feed-forward, attention with rotary positions and
     values that mix with the first layer's, convolution, half feed-forward, norm. `condition` is
@@ -169,153 +186,175 @@ class FastConformer:
     def __init__(
         self, net: nn.Module, execution: Execution, condition: Tensor | None = None
     ) -> None:
-        self.execution = execution
+        make = execution.layers
         self.condition = condition
         self.unconditional: FastConformer | None = None
-        self.layers = [_Layer(layer, execution) for layer in net.conformer.layers]  # type: ignore
+        self.layers = [_Layer(layer, make) for layer in net.conformer.layers]  # type: ignore
         self.codes = net.code_embeds.weight
         projection, norm, mix = net.heads[0], net.to_logits[0], net.to_logits[2]  # type: ignore
         weights = projection.weight.view(LEVELS, -1, projection.in_features)
         biases = projection.bias.view(LEVELS, -1)
-        self.projections = [execution.linear(w, b) for w, b in zip(weights, biases, strict=True)]
-        self.norm = norm
+        self.projections = [
+            make.linear(w, b, result=torch.float32) for w, b in zip(weights, biases, strict=True)
+        ]
+        self.norm = _norm(norm, make, result=torch.float32)
         self.heads = [weight.t().contiguous() for weight in mix.weight]
         self.biases = list(mix.bias.view(LEVELS, SIZE))
-        self.width = max(layer.width for layer in self.layers)
-        self.rotary: dict[int, tuple[Tensor, Tensor]] = {}
+        self.rotary: dict[int, Rotary] = {}
+        self.memories: dict[int, FrameMemory] = {}
+        self.rows_alone = make.rows_alone
 
     def without_condition(self) -> FastConformer:
         """The same weights for an item that has no condition."""
         twin = copy.copy(self)
-        twin.condition = None
+        twin.condition, twin.memories = None, {}
         return twin
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
-        """Hidden states [A, F, D] of some items, one by one."""
-        result = torch.zeros(*codes[:, 0].shape, self.codes.shape[1])
-        for item, length in enumerate(lengths.tolist()):
-            result[item, :length] = self.hidden_of(codes[item, :, :length], level)
-        return result
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
+        """Hidden states [N, D] of open positions, item by item."""
+        counts = torch.bincount(rows, minlength=len(items)).tolist()
+        own = zip(codes, lengths.tolist(), items.tolist(), frames.split(counts), strict=True)
+        return torch.cat([self._of(one[:, :n], level, item, at) for one, n, item, at in own])
 
     def hidden_of(self, codes: Tensor, level: int) -> Tensor:
         """Hidden states [F, D] of one item's codes [K, F]."""
-        frames = codes.shape[-1]
+        return self._of(codes, level, -1, torch.arange(codes.shape[-1]))
+
+    def _of(self, codes: Tensor, level: int, item: int, at: Tensor) -> Tensor:
+        rotary, first = self._rotary(codes.shape[-1]), self.layers[0]
+
+        def begin(frames: Tensor) -> tuple[Tensor, Tensor]:
+            return first.begin(self._embed(codes, frames))
+
+        if self.rows_alone:
+            x, parts = self.memories.setdefault(item, FrameMemory())(codes, begin)
+            x = x.clone()
+        else:
+            x, parts = begin(torch.arange(codes.shape[-1]))
+        values: Tensor | None = None
+        for number, layer in enumerate(self.layers):
+            x, parts = layer.begin(x) if number else (x, parts)
+            last = number == len(self.layers) - 1
+            x, own = layer.end(x, parts, rotary, values, at if last else None)
+            values = own if values is None else values
+        return self.norm(self.projections[level](x))
+
+    def _embed(self, codes: Tensor, frames: Tensor) -> Tensor:
         offsets = torch.arange(LEVELS)[:, None] * (SIZE + 1)
-        x = F.embedding_bag((codes + offsets).t(), self.codes, mode="sum")
-        if self.condition is not None:
-            x += self.condition[:frames]
-        scratch = torch.empty(frames * self.width, dtype=self.execution.dtype)
-        first: Tensor | None = None
-        for layer in self.layers:
-            x, values = layer.run(x, self._rotary(frames), first, scratch)
-            first = values if first is None else first
-        return self.norm(self.projections[level](x).float())
+        x = F.embedding_bag((codes[:, frames] + offsets).t(), self.codes, mode="sum")
+        return x if self.condition is None else x.add_(self.condition[frames])
 
     def head(self, level: int) -> tuple[Tensor, Tensor]:
         """Output head of a level."""
         return self.heads[level], self.biases[level]
 
-    def _rotary(self, frames: int) -> tuple[Tensor, Tensor]:
+    def _rotary(self, frames: int) -> Rotary:
         if frames not in self.rotary:
             rates = 10000.0 ** (-torch.arange(0, 64, 2) / 64)
             angles = torch.arange(frames)[:, None] * rates
-            dtype = self.execution.dtype
-            self.rotary[frames] = angles.cos().to(dtype), angles.sin().to(dtype)
+            self.rotary[frames] = angles.cos(), angles.sin()
         return self.rotary[frames]
 
 
+def _norm(norm: nn.LayerNorm, make: Layers, result: torch.dtype | None = None) -> Norm:
+    return make.norm(norm.weight, norm.bias, epsilon=norm.eps, result=result)
+
+
 class _Layer:
-    def __init__(self, block: nn.Module, execution: Execution) -> None:
-        self.before = _FeedForward(block.ff1.branch.fn, execution)  # type: ignore
-        self.after = _FeedForward(block.ff2.branch.fn, execution)  # type: ignore
-        self.attention = _Attention(block.attn.branch, execution)  # type: ignore
-        self.convolution = _Convolution(block.conv.branch, execution)  # type: ignore
-        self.norm = block.post_norm
-        self.width = max(
-            part.width for part in (self.before, self.after, self.attention, self.convolution)
-        )
+    def __init__(self, block: nn.Module, make: Layers) -> None:
+        self.before = _FeedForward(block.ff1.branch.fn, make)  # type: ignore
+        self.after = _FeedForward(block.ff2.branch.fn, make)  # type: ignore
+        self.attention = _Attention(block.attn.branch, make)  # type: ignore
+        self.convolution = _Convolution(block.conv.branch, make)  # type: ignore
+        self.norm = _norm(block.post_norm, make, result=torch.float32)  # type: ignore
+        self.together = make.together
 
-    def run(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], first: Tensor | None, scratch: Tensor
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What each frame does by itself; changes its input."""
+        with self.together():
+            self.before.add_to(x)
+            return x, self.attention.project(x)
+
+    def end(
+        self,
+        x: Tensor,
+        parts: Tensor,
+        rotary: Rotary,
+        first: Tensor | None,
+        at: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        x.add_(self.before(x, scratch), alpha=0.5)
-        mixed, values = self.attention(x, rotary, first, scratch)
-        x.add_(mixed)
-        x.add_(self.convolution(x, scratch))
-        x.add_(self.after(x, scratch), alpha=0.5)
-        return self.norm(x), values  # type: ignore
-
-
-def _place(scratch: Tensor, rows: int, width: int) -> Tensor:
-    return scratch[: rows * width].view(rows, width)
+        """The rest, and the values; of the frames `at` alone if they are given."""
+        q, k, values = self.attention.heads_of(parts, first)
+        with self.together():
+            self.attention.add_to(x, q, k, values, rotary)
+            mixed = self.convolution.mix(x)
+        if at is not None and len(at) < len(x):  # each comes once
+            x, mixed = x[at], mixed[at]
+        with self.together():
+            self.convolution.out.add_to(x, mixed)
+            self.after.add_to(x)
+            return self.norm(x), values
 
 
 class _FeedForward:
-    def __init__(self, prenorm: Any, execution: Execution) -> None:
+    def __init__(self, prenorm: Any, make: Layers) -> None:
         inner, out = prenorm.fn.net[0], prenorm.fn.net[3]
-        self.norm = prenorm.norm
-        self.inner = execution.linear(inner.weight, inner.bias)
-        self.out = execution.linear(out.weight, out.bias)
-        self.width = inner.out_features
+        self.norm = _norm(prenorm.norm, make)
+        self.inner = make.linear(inner.weight, inner.bias, end="silu")
+        self.out = make.linear(out.weight, out.bias)
 
-    def __call__(self, x: Tensor, scratch: Tensor) -> Tensor:
-        wide = self.inner(self.norm(x), _place(scratch, len(x), self.width))
-        return self.out(F.silu(wide, inplace=True))
+    def add_to(self, x: Tensor) -> None:
+        self.out.add_to(x, self.inner(self.norm(x)), scale=0.5)
 
 
 class _Attention:
-    def __init__(self, prenorm: Any, execution: Execution) -> None:
+    def __init__(self, prenorm: Any, make: Layers) -> None:
         layer = prenorm.fn
         weights = [layer.to_q.weight, layer.to_kv.weight]
         self.mixes = layer.to_value_residual_mix is not None
         if self.mixes:
             weights.append(layer.to_value_residual_mix[0].weight)
-        self.norm, self.heads = prenorm.norm, layer.heads
-        self.qkv = execution.linear(torch.cat(weights))
-        self.out = execution.linear(layer.to_out.weight, layer.to_out.bias)
-        self.width = sum(len(weight) for weight in weights)
+        self.norm, self.heads = _norm(prenorm.norm, make), layer.heads
+        self.qkv = make.linear(torch.cat(weights))
+        self.out = make.linear(layer.to_out.weight, layer.to_out.bias)
+        self.attend, self.out_features = make.attend, layer.to_out.out_features
 
-    def __call__(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], first: Tensor | None, scratch: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        frames, dim = x.shape
-        parts = self.qkv(self.norm(x), _place(scratch, frames, self.width))
-        heads = parts[:, : 3 * dim].unflatten(1, (3, self.heads, -1)).permute(1, 2, 0, 3)  # type: ignore
-        v = heads[2:]
-        if first is None:
-            v = v.clone()  # later layers mix with it, and the scratch memory does not last
-        else:
-            v = v.lerp(first, parts[:, 3 * dim :].t()[None, :, :, None].sigmoid())
-        mixed = attend(*_turn(heads[:2], rotary).split(1), v)
-        return self.out(mixed[0].transpose(0, 1).reshape(frames, dim)), v
+    def project(self, x: Tensor) -> Tensor:
+        return self.qkv(self.norm(x))
 
+    def heads_of(self, parts: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [F, H, D]; values mixed with those of the first layer."""
+        dim = self.out_features
+        q, k, v = parts[:, : 3 * dim].unflatten(1, (3, self.heads, -1)).unbind(1)  # type: ignore
+        if first is not None:
+            v = v.lerp(first, parts[:, 3 * dim :, None].sigmoid())
+        return q, k, v
 
-def _turn(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    def add_to(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary) -> None:
+        q, k, v = (heads.transpose(0, 1)[None] for heads in (q, k, v))
+        self.out.add_to(x, self.attend(q, k, v, rotary=rotary)[0])
 
 
 class _Convolution:
-    def __init__(self, layer: Any, execution: Execution) -> None:
+    def __init__(self, layer: Any, make: Layers) -> None:
         gated, out = layer.net1[2], layer.net2[2]
-        self.norm = layer.net1[0]
-        self.gated = execution.linear(gated.weight[:, :, 0], gated.bias)
-        self.out = execution.linear(out.weight[:, :, 0], out.bias)
-        self.taps = layer.ds_conv.conv.weight[:, 0].t().contiguous()
-        self.bias = layer.ds_conv.conv.bias
-        self.gain = layer.net2[1].gamma[0, :, 0]
-        self.width = gated.out_channels
+        self.norm = _norm(layer.net1[0], make)
+        self.gated = make.linear(gated.weight[:, :, 0], gated.bias, end="glu", result=torch.float32)
+        self.out = make.linear(out.weight[:, :, 0], out.bias)
+        taps, bias = layer.ds_conv.conv.weight[:, 0].t(), layer.ds_conv.conv.bias
+        norm = make.norm(layer.net2[1].gamma[0, :, 0], epsilon=1e-12)
+        self.inner = make.convolution(taps, bias, norm, silu_first=True)
 
-    def __call__(self, x: Tensor, scratch: Tensor) -> Tensor:
-        gated = self.gated(self.norm(x), _place(scratch, len(x), self.width))
-        around = len(self.taps) // 2
-        padded = F.pad(F.glu(gated).float(), (0, 0, around, around))
-        mixed = torch.addcmul(self.bias, padded[: len(x)], self.taps[0])
-        for shift, tap in enumerate(self.taps[1:], 1):
-            mixed.addcmul_(padded[shift : shift + len(x)], tap)
-        F.silu(mixed, inplace=True)
-        return self.out(F.layer_norm(mixed, self.gain.shape, self.gain, None, 1e-12))
+    def mix(self, x: Tensor) -> Tensor:
+        return self.inner(self.gated(self.norm(x))[None])[0]
 
 
 def fast(peer: Any, config: ExecutionConfig | None = None) -> FastConformer:

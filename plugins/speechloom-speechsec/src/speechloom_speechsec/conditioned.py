@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from speechloom.decoding import ExecutionConfig
+from speechloom.decoding import ExecutionConfig, FrameMemory
 from speechloom_speechsec.inference import InferenceSpeechSEC
 from speechloom_speechsec.model import NO_CONTENT, SpeechSEC
 
@@ -17,7 +17,8 @@ class ConditionedSpeechSEC:
     """A `speechloom.decoding.MaskedNetwork`.
 
     On a CPU items run one by one, so that an item's numbers do not depend on its batch; on other
-    devices they run as a padded batch.
+    devices they run as a padded batch. What is the same in two passes over an item may be kept
+    here, so that a network belongs to one request, in one thread.
 
     Attributes:
         network: runs the network.
@@ -34,21 +35,53 @@ class ConditionedSpeechSEC:
     unconditional: ConditionedSpeechSEC | None = None
     padded: bool = True
     prompts: Tensor | None = None
+    _memories: dict[int, FrameMemory] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def codebook_size(self) -> int:
         """Ids per level."""
         return self.network.model.config.codebook_size
 
-    def hidden(self, codes: Tensor, level: int, lengths: Tensor, items: Tensor) -> Tensor:
-        """Hidden states [A, F, D] of some items."""
-        cond = self.cond[items, : codes.shape[-1]]
-        if self.prompts is not None:
-            prompts = self.prompts[items, level, : codes.shape[-1]]
-            cond = cond + self.network.model.embed_prompt(prompts, level)
-        if runs_alone(codes.device):
-            return self.network.hidden_each(codes, level, cond, lengths)
-        return self.network.hidden(codes, level, cond, lengths if self.padded else None)
+    def hidden(
+        self,
+        codes: Tensor,
+        level: int,
+        lengths: Tensor,
+        items: Tensor,
+        rows: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
+        """Hidden states float32 [N, D] of open positions; see `MaskedNetwork.hidden`."""
+        cond = self._cond_of(items, level, codes.shape[-1])
+        if not runs_alone(codes.device):
+            states = self.network.hidden(codes, level, cond, lengths if self.padded else None)
+            return states[rows, frames]
+        # Decoding with fixed shapes asks for a frame even of an item that has none.
+        real = lengths.clamp(min=1).tolist()
+        wanted = torch.split(frames, torch.bincount(rows, minlength=len(items)).tolist())
+        each = zip(items.tolist(), codes, cond, real, wanted, strict=True)
+        return torch.cat(
+            [
+                self._hidden_of(item, own[:, :length], level, given[:length], at)
+                for item, own, given, length, at in each
+            ]
+        )
+
+    def _cond_of(self, items: Tensor, level: int, frames: int) -> Tensor:
+        """The condition [A, F, D] of some items at a level."""
+        cond = self.cond[items, :frames]
+        if self.prompts is None:
+            return cond
+        return cond + self.network.model.embed_prompt(self.prompts[items, level, :frames], level)
+
+    def _hidden_of(
+        self, item: int, codes: Tensor, level: int, cond: Tensor, frames: Tensor
+    ) -> Tensor:
+        """Hidden states [N, D] of some frames of one item, which is remembered."""
+        memory = self._memories.setdefault(item, FrameMemory())
+        return self.network.hidden_at(codes, level, cond, frames, memory=memory)
 
     def head(self, level: int) -> tuple[Tensor, Tensor]:
         """Output head of a level."""
@@ -56,7 +89,7 @@ class ConditionedSpeechSEC:
 
 
 def runs_alone(device: torch.device) -> bool:
-    """Whether items run one by one on a device; see `InferenceSpeechSEC.hidden_each`."""
+    """Whether items run one by one on a device; see `InferenceSpeechSEC.hidden_at`."""
     return device.type == "cpu"
 
 

@@ -8,17 +8,15 @@ Gradients do not flow through the result.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from speechloom.ops.masked_decode.cpu_kernels import close_rows, draw_row, draw_rows, row_size
+from speechloom.ops.masked_decode.cpu_kernels import DRAW, close_rows, draw_row, row_size
 from speechloom.ops.masked_decode.cpu_kernels import uniforms as row_uniforms
-from speechloom.ops.masked_decode.cpu_threads import share_out
 from speechloom.ops.masked_decode.inputs import (
     HeadScores,
     LogitScores,
@@ -37,9 +35,7 @@ MIN_BLOCK_ROWS = 64
 PIECE_SCORES = 1 << 16
 """Scores that a thread takes at a time: about a fifth of a millisecond, so that none waits long."""
 
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-NO_HISTORY: Ids = np.empty((0, 0), np.int64)
+NO_HISTORY = torch.empty((0, 0), dtype=torch.int64)
 
 
 def available(device: torch.device) -> str | None:
@@ -66,10 +62,10 @@ def decode_step(
     tokens = torch.empty(rows, dtype=torch.int64)
     confidence = torch.empty(rows)
     draw = _Draw(
-        keys=_KeyArrays.of(keys),
+        keys=_in_rows(keys),
         config=config,
-        tokens=tokens.numpy(),
-        confidence=confidence.numpy(),
+        tokens=tokens,
+        confidence=confidence,
         history=NO_HISTORY,
         penalty=1.0,
         choice_temperature=choice_temperature,
@@ -96,11 +92,11 @@ def sample_rows(
     """Draw one token per row of logits [N, V], int64 [N]; see `api.sample_rows`."""
     tokens = torch.empty(logits.shape[0], dtype=torch.int64)
     draw = _Draw(
-        keys=_KeyArrays.of(keys),
+        keys=_in_rows(keys),
         config=config,
-        tokens=tokens.numpy(),
-        confidence=np.empty(0, np.float32),
-        history=NO_HISTORY if history is None else history.contiguous().numpy(),
+        tokens=tokens,
+        confidence=None,
+        history=NO_HISTORY if history is None else history.contiguous(),
         penalty=repetition_penalty,
         choice_temperature=0.0,
     )
@@ -109,32 +105,21 @@ def sample_rows(
     return tokens
 
 
-@dataclass(frozen=True)
-class _KeyArrays:
-    """The keys of N rows as the kernels read them."""
-
-    seed: Ids
-    item: Ids
-    position: Ids
-    packed: int
-
-    @classmethod
-    def of(cls, keys: NoiseKeys) -> _KeyArrays:
-        seed, item, position = (
-            x.contiguous().numpy() for x in (keys.seed, keys.item, keys.position)
-        )
-        return cls(seed, item, position, keys.packed)
+def _in_rows(keys: NoiseKeys) -> NoiseKeys:
+    """The keys as the kernel reads them."""
+    seed, item, position = (x.contiguous() for x in (keys.seed, keys.item, keys.position))
+    return replace(keys, seed=seed, item=item, position=position)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Draw:
     """What is the same for all blocks; called, it draws the rows of one."""
 
-    keys: _KeyArrays
+    keys: NoiseKeys
     config: SampleConfig
-    tokens: Ids
-    confidence: Floats
-    history: Ids
+    tokens: Tensor
+    confidence: Tensor | None
+    history: Tensor
     penalty: float
     choice_temperature: float
 
@@ -143,35 +128,36 @@ class _Draw:
         rows, size = block.shape
         if not rows:
             return
-        span = (rows - 1) * block.stride(0) + size
-        logits = block.as_strided((span,), (1,)).numpy()
-        forbidden = np.array(self.config.forbidden, np.int64)
+        config, keys = self.config, self.keys
+        forbidden = torch.tensor(config.forbidden, dtype=torch.int64)
+        _DRAW(
+            16 * row_size(size),
+            block,
+            logits=block.data_ptr(),
+            stride=block.stride(0),
+            size=size,
+            rows=rows,
+            piece=max(1, PIECE_SCORES // size),
+            offset=offset,
+            seed=keys.seed.data_ptr(),
+            item=keys.item.data_ptr(),
+            position=keys.position.data_ptr(),
+            packed=keys.packed,
+            top_k=config.top_k,
+            forbidden=forbidden.data_ptr(),
+            forbids=len(forbidden),
+            history=self.history.data_ptr(),
+            used=self.history.shape[1],
+            tokens=self.tokens.data_ptr(),
+            confidence=0 if self.confidence is None else self.confidence.data_ptr(),
+            temperature=float(config.temperature),
+            top_p=float(config.top_p),
+            choice_temperature=float(self.choice_temperature),
+            penalty=float(self.penalty),
+        )
 
-        def draw(first: int, last: int, scratch: Tensor) -> None:
-            draw_rows(
-                logits,
-                block.stride(0),
-                size,
-                first,
-                last,
-                offset,
-                self.keys.seed,
-                self.keys.item,
-                self.keys.position,
-                self.keys.packed,
-                float(self.config.temperature),
-                self.config.top_k,
-                float(self.config.top_p),
-                float(self.choice_temperature),
-                forbidden,
-                self.history,
-                np.float32(self.penalty),
-                scratch.numpy(),
-                self.tokens,
-                self.confidence,
-            )
 
-        share_out(rows, max(1, PIECE_SCORES // size), 4 * row_size(size), draw)
+_DRAW = DRAW.bound()
 
 
 def _blocks(scores: Scores, counts: Sequence[int], guidance: float) -> Iterator[tuple[int, Tensor]]:

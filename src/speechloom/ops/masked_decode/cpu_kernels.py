@@ -8,16 +8,17 @@ and ties are then exact integer operations, which the compiler turns into vector
 without leave to reorder anything. Leave to reorder additions is given to the sums alone.
 """
 # mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="attr-defined"
 # The types of compiled functions are numba's; their docstrings say them.
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, types
+
+from speechloom.ops.native import Kernel, compiled, next_piece, own_memory, pointer_to
 
 BLOCK = 64
 """Ids that are summed together; a row of scores is a whole number of blocks long."""
@@ -45,28 +46,21 @@ _MULTIPLIER_0, _MULTIPLIER_1 = _WORD(0xD2511F53), _WORD(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = _WORD(0x9E3779B9), _WORD(0xBB67AE85)
 _HALF = _WORD(32)
 
-
-def _compiled(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Any]:
-    """Compile at the first call; keep the code on disk where there is a place for it."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            return njit(**options)(function)
-
-    return decorate
+_floats, _ints = pointer_to(types.float32), pointer_to(types.int32)
+_longs = pointer_to(types.int64)
 
 
-_exactly = _compiled()
-_fused = _compiled(("contract",))
-_summed = _compiled(("contract", "nsz", "reassoc"))
+_exactly = compiled()
+_fused = compiled(("contract",))
+_summed = compiled(("contract", "nsz", "reassoc"))
 
 
 def row_size(size: int) -> int:
     """Length of the row of scores for a vocabulary: whole blocks; the rest holds -inf."""
     return -(-size // BLOCK) * BLOCK
+
+
+_row_size = _exactly(row_size)
 
 
 # Noise.
@@ -377,67 +371,50 @@ def _read_row(logits, size, forbidden, used, penalty, scores):
         scores[i] = _NEVER
 
 
-@_exactly
-def draw_rows(
-    logits,
-    stride,
-    size,
-    first,
-    last,
-    offset,
-    seed,
-    item,
-    position,
-    packed,
-    temperature,
-    top_k,
-    top_p,
-    choice_temperature,
-    forbidden,
-    history,
-    penalty,
-    scratch,
-    tokens,
-    confidence,
-):
-    """Draw the rows `first` .. `last` - 1 of a block, and rate them unless `confidence` is empty.
+def _draw(record):
+    a = carray(record, 1)[0]
+    width = _row_size(a.size)
+    memory = carray(_ints(own_memory(record, a)), 4 * width)
+    scores, rest = memory[:width].view(_FLOAT), memory[width:]
+    forbidden = carray(_longs(a.forbidden), a.forbids)
+    while True:
+        first = next_piece(record) * a.piece
+        if first >= a.rows:
+            return
+        for row in range(first, min(a.rows, first + a.piece)):
+            _draw_one(a, row, forbidden, scores, rest)
 
-    Args:
-        logits: float32, rows of `size` that begin every `stride` elements.
-        stride: elements from row to row.
-        size: V.
-        first: row of the block, and so on.
-        last: row of the block, and so on.
-        offset: of the block's row 0 in `seed`, `history`, `tokens` and their like, [N] each.
-        seed: int64 [N].
-        item: int64 [N].
-        position: int64 [N].
-        packed: stage, level and step.
-        temperature: as in `draw_row`.
-        top_k: as in `draw_row`.
-        top_p: as in `draw_row`.
-        choice_temperature: weight of the noise of the confidence.
-        forbidden: int64, ids that are never drawn.
-        history: int64 [N, H], ids that are penalised, negative for none; [0, 0] if there are none.
-        penalty: float32, of these.
-        scratch: int32 [4 W], W = `row_size(size)`.
-        tokens: int64 [N], written.
-        confidence: float32 [N], written.
-    """
-    width = scratch.size // 4
-    scores, rest = scratch[:width].view(_FLOAT), scratch[width:]
-    nothing = forbidden[:0]
-    for row in range(first, last):
-        n = offset + row
-        used = history[n] if history.size else nothing
-        _read_row(
-            logits[row * stride : row * stride + size], size, forbidden, used, penalty, scores
-        )
-        for_token, for_choice = uniforms(seed[n], item[n], position[n], packed)
-        token, best, total = draw_row(scores, for_token, temperature, top_k, top_p, rest)
-        tokens[n] = token
-        if confidence.size:
-            confidence[n] = _confidence(scores, token, best, total, for_choice, choice_temperature)
+
+@_exactly
+def _draw_one(a, row, forbidden, scores, memory):
+    """Draw a row of the block, and rate it where that is wanted."""
+    n = a.offset + row
+    used = carray(_longs(a.history + 8 * a.used * n), a.used)
+    logits = carray(_floats(a.logits + 4 * a.stride * row), a.size)
+    _read_row(logits, a.size, forbidden, used, _FLOAT(a.penalty), scores)
+    seed, item, position = _longs(a.seed)[n], _longs(a.item)[n], _longs(a.position)[n]
+    for_token, for_choice = uniforms(seed, item, position, a.packed)
+    token, best, total = draw_row(scores, for_token, a.temperature, a.top_k, a.top_p, memory)
+    _longs(a.tokens)[n] = token
+    if a.confidence != 0:
+        choice = a.choice_temperature
+        _floats(a.confidence)[n] = _confidence(scores, token, best, total, for_choice, choice)
+
+
+DRAW = Kernel(
+    _draw,
+    ("logits", "stride", "size", "rows", "piece", "offset", "seed", "item", "position", "packed")
+    + ("top_k", "forbidden", "forbids", "history", "used", "tokens", "confidence"),
+    ("temperature", "top_p", "choice_temperature", "penalty"),
+)
+"""Draw the rows of a block, and rate them.
+
+`logits` is float32, rows of `size` = V that begin every `stride` elements; `rows` of them, of which
+a thread takes `piece` at a time. Its row 0 is row `offset` of `seed`, `item`, `position`, `tokens`
+(int64 [N]), `confidence` (float32 [N], or address 0) and `history` (int64 [N, used], ids that are
+penalised, negative for none). `forbidden` is int64 [forbids]. A thread has int32 [4 W] of memory,
+W = `row_size(size)`. The rest is as in `draw_row`.
+"""
 
 
 # Closing.
