@@ -114,6 +114,16 @@ def test_layer_norm(layers: Layers) -> None:
     assert_close(layers.norm(torch.ones(3), epsilon=1.0 / 3)(x[:1]), [[-1.0, 0.0, 1.0]])
 
 
+def test_an_epsilon_may_be_a_whole_number(layers: Layers) -> None:
+    x, gain = normal(3, 4), normal(4, seed=1)
+    taps = normal(3, 4, seed=2)
+    for centred in (True, False):
+        whole, real = (layers.norm(gain, epsilon=size, centred=centred) for size in (1, 1.0))
+        assert torch.equal(whole(x), real(x))
+        first, second = (layers.convolution(taps, None, norm) for norm in (whole, real))
+        assert torch.equal(first(x[None]), second(x[None]))
+
+
 def test_root_mean_square_norm(layers: Layers) -> None:
     x = torch.tensor([[[3.0, 4.0]], [[1.0, -1.0]]])
     norm = layers.norm(torch.tensor([1.0, 2.0]), epsilon=0.0, centred=False)
@@ -242,6 +252,25 @@ def test_the_best_of_huge_scores_is_heard_alone(layers: Layers, size: float) -> 
     assert_close(layers.attend(q, k, v), [[[1.0, 2.0]] * 3])
 
 
+# Together.
+
+
+def test_layers_give_the_same_together(layers: Layers) -> None:
+    first, second = layers.linear(normal(8, 4)), layers.linear(normal(4, 8, seed=1), end="silu")
+    norm = layers.norm(normal(4, seed=2))
+
+    def run() -> list[Tensor]:
+        x = normal(5, 4)
+        second.add_to(x, first(norm(x)))
+        return [x, norm(x)]
+
+    want = run()
+    with layers.together():
+        got = run()
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other)
+
+
 # Nothing in, nothing out.
 
 
@@ -252,6 +281,7 @@ def test_no_rows(layers: Layers) -> None:
         assert linear(torch.ones(3, 0, 2)).shape == (3, 0, outputs)
         linear.add_to(torch.ones(0, outputs), torch.ones(0, 2))
     assert layers.norm(torch.ones(2))(torch.ones(0, 2)).shape == (0, 2)
+    assert layers.norm(torch.ones(0))(torch.ones(3, 0)).shape == (3, 0)
 
 
 @pytest.mark.parametrize(("batch", "frames"), [(0, 3), (2, 0)])
@@ -356,7 +386,8 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("capability", "units", "cannot", "dtype", "want"),
     [
-        ("AVX2", [], [], FLOAT, "torch"),
+        ("AVX2", [], [], FLOAT, "compiled"),
+        ("AVX2", [], ["compiled"], FLOAT, "torch"),
         ("AVX512", [], [], FLOAT, "compiled"),
         ("AVX512", [], ["compiled"], FLOAT, "onednn"),
         ("AVX512", [], ["compiled", "onednn"], FLOAT, "torch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speechloom.errors import BackendUnavailable
+from speechloom.errors import BackendUnavailable, UsageError
 from speechloom.ops.layers import ENDS, Layers, make, unavailable
 from speechloom.ops.layers.torch_layers import TorchLayers
 
 numba = pytest.importorskip("numba")  # nothing but the compiled layers is tested here
 if unavailable("compiled", torch.float32, "cpu") is not None:
     pytest.skip("this processor is without AVX2", allow_module_level=True)
-from speechloom.ops import native  # noqa: E402
+from speechloom.ops import native, team  # noqa: E402
 from speechloom.ops.layers import kernels  # noqa: E402
 
 FLOAT, HALF, DOUBLE = torch.float32, torch.bfloat16, torch.float64
@@ -419,6 +420,394 @@ def test_a_forked_process_computes_too(run_alone: RunAlone) -> None:
     )
 
 
+# Together.
+
+
+@pytest.fixture(params=["torch's threads", "a pool"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to have threads."""
+    if request.param == "a pool":
+        monkeypatch.setattr(team, "openmp", lambda: None)
+    elif team.openmp() is None:
+        pytest.skip("this torch has no OpenMP library that is known")
+    return str(request.param)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note the workers of every run of a team."""
+    run, made = team.run, []
+
+    def noted(kernel: int, arguments: int, workers: int) -> None:
+        made.append(workers)
+        run(kernel, arguments, workers)
+
+    monkeypatch.setattr(team, "run", noted)
+    return made
+
+
+def conformer(layers: Layers, frames: int) -> Callable[[Tensor], list[Tensor]]:
+    """A block over float32 [2, F, 32]: what it leaves in place, and a norm of that.
+
+    Nothing inside is read but by layers, and nothing is kept.
+    """
+    norms = [layers.norm(normal(32, seed=n), normal(32, seed=n + 1)) for n in range(4)]
+    last = layers.norm(normal(32, seed=9), centred=False, result=FLOAT)
+    up, down = layer(layers, 32, 70, "silu"), layer(layers, 70, 32)
+    gated, back = layer(layers, 32, 66, "swiglu"), layer(layers, 66, 32)
+    threefold, joined = layer(layers, 32, 96), layer(layers, 32, 32)
+    weight = normal(64, 32, seed=3) / 32**0.5
+    opened = layers.linear(weight, normal(64, seed=4), end="glu", result=FLOAT)
+    mix = layers.convolution(normal(5, 32, seed=5), normal(32, seed=6), norms[3])
+    rotary = turns(frames, 16)
+
+    def run(x: Tensor) -> list[Tensor]:
+        down.add_to(x, up(norms[0](x)), 0.5)
+        q, k, v = threefold(norms[1](x)).view(2, frames, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        joined.add_to(x, layers.attend(q, k, v, rotary=rotary))
+        joined.add_to(x, mix(opened(norms[2](x))))
+        back.add_to(x, gated(norms[3](x)), 0.5)
+        return [x, last(x)]
+
+    return run
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("frames", [1, 150])
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_block_is_the_same_together(
+    layers: Layers,
+    threads: Threads,
+    way: str,
+    runs: list[int],
+    request: pytest.FixtureRequest,
+    number: int,
+    frames: int,
+    guarded: bool,
+) -> None:
+    threads(1)
+    run, x = conformer(layers, frames), normal(2, frames, 32, seed=8)
+    want = run(x.clone())
+    threads(number)
+    if guarded:
+        request.getfixturevalue("guarded_memory")
+    own = x.clone()
+    runs.clear()
+    with layers.together():
+        got = run(own)
+        assert not runs
+        assert torch.equal(own, x)
+    assert len(runs) == 1 if number > 1 and way != "a pool" else len(runs) > 10
+    assert_same(got, want)
+    assert_same(run(x.clone()), want)  # at once again
+
+
+def test_all_kernels_are_the_same_together(layers: Layers, threads: Threads, way: str) -> None:
+    threads(2)
+    want = everything(layers)
+    with layers.together():
+        got = everything(layers)
+    assert_same(got, want)
+
+
+def test_several_threads_may_have_layers_together(layers: Layers, threads: Threads) -> None:
+    threads(2)
+    run, inputs = conformer(layers, 40), [normal(2, 40, 32, seed=n) for n in range(12)]
+    want = [run(x.clone()) for x in inputs]
+
+    def together(x: Tensor) -> list[Tensor]:
+        with layers.together():
+            return run(x.clone())
+
+    with ThreadPoolExecutor(3) as pool:
+        for got, expected in zip(pool.map(together, inputs), want, strict=True):
+            assert_same(got, expected)
+
+
+def first_of(layers: Layers, x: Tensor, result: torch.dtype | None = None) -> Tensor:
+    """What a kernel writes: [9, 16] of [9, 8]."""
+    return Tensor(layers.linear(normal(16, 8, seed=1), result=result)(x))
+
+
+def three_of(layers: Layers, x: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values [1, 2, 9, 16], out of one product."""
+    made = layers.linear(normal(96, 8, seed=1))(x)
+    return made.view(1, 9, 3, 2, 16).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def of_an_odd_size(layers: Layers, x: Tensor) -> Tensor:
+    linear = layers.linear(normal(7, 8, seed=1))
+    return Tensor(layers.linear(normal(5, 7, seed=2))(linear(x)))
+
+
+def of_another_format(layers: Layers, x: Tensor, result: torch.dtype) -> Tensor:
+    return Tensor(layers.linear(normal(5, 16, seed=2))(first_of(layers, x, result)))
+
+
+def of_every_second(layers: Layers, x: Tensor) -> Tensor:
+    return Tensor(layers.linear(normal(5, 8, seed=2))(first_of(layers, x)[:, ::2]))
+
+
+def added_after_a_gate(layers: Layers, x: Tensor) -> Tensor:
+    target = torch.ones(9, 16)
+    layers.linear(normal(16, 8, seed=1)).add_to(target, x)
+    gate = layers.linear(normal(32, 16, seed=2), end="glu")
+    gate.add_to(target, first_of(layers, x), 0.5)
+    return target
+
+
+def added_to_a_view(layers: Layers, x: Tensor) -> Tensor:
+    target = torch.ones(16, 9)
+    layers.linear(normal(9, 8, seed=1)).add_to(target, torch.cat((x, x[:7])))
+    layers.linear(normal(16, 16, seed=2)).add_to(target.T, first_of(layers, x), 0.5)
+    return target
+
+
+def norm_of(layers: Layers, x: Tensor) -> Tensor:
+    return Tensor(layers.norm(normal(x.shape[-1], seed=2))(x))
+
+
+def convolution_of(layers: Layers, x: Tensor) -> Tensor:
+    norm = layers.norm(normal(x.shape[-1], seed=2))
+    return Tensor(layers.convolution(normal(3, x.shape[-1], seed=3), None, norm)(x[None]))
+
+
+def masked(layers: Layers, x: Tensor) -> Tensor:
+    q, k, v = three_of(layers, x)
+    return layers.attend(q, k, v, mask=(torch.arange(9) < 5)[None])
+
+
+def of_fewer_queries(layers: Layers, x: Tensor) -> Tensor:
+    q, k, v = three_of(layers, x)
+    return layers.attend(q[:, :, :4], k, v)
+
+
+def of_odd_heads(layers: Layers, x: Tensor) -> Tensor:
+    q, k, v = (each[..., :15] for each in three_of(layers, x))
+    return layers.attend(q, k, v)
+
+
+def of_other_strides(layers: Layers, x: Tensor) -> Tensor:
+    q, k = (first_of(layers, x) for _ in range(2))
+    k = k.view(1, 2, 9, 8)
+    return layers.attend(q.view(1, 9, 2, 8).transpose(1, 2), k, k)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        of_an_odd_size,
+        lambda layers, x: of_another_format(layers, x, FLOAT),
+        lambda layers, x: of_another_format(layers, x, HALF),
+        of_every_second,
+        added_after_a_gate,
+        added_to_a_view,
+        lambda layers, x: norm_of(layers, first_of(layers, x)[:, ::2]),
+        lambda layers, x: norm_of(layers, first_of(layers, x).T),
+        lambda layers, x: norm_of(layers, first_of(layers, x, HALF)),
+        lambda layers, x: convolution_of(layers, first_of(layers, x)[:, 3:]),
+        lambda layers, x: convolution_of(layers, first_of(layers, x, HALF)),
+        masked,
+        of_fewer_queries,
+        of_odd_heads,
+        of_other_strides,
+    ],
+)
+@pytest.mark.usefixtures("guarded_memory")
+def test_what_torch_reads_is_there(
+    layers: Layers,
+    dtype: torch.dtype,
+    threads: Threads,
+    compute: Callable[[Layers, Tensor], Tensor],
+) -> None:
+    """What is new is NaN: torch must not read it before the kernels wrote it."""
+    threads(2)
+    x = normal(9, 8).to(dtype)
+    want = compute(layers, x)
+    assert want.isfinite().all()
+    with layers.together():
+        got = compute(layers, x)
+        after = first_of(layers, x)
+    assert torch.equal(got, want)
+    assert torch.equal(after, first_of(layers, x))
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_attention_may_need_more_memory_than_what_was_held_back(
+    layers: Layers, dtype: torch.dtype, threads: Threads, way: str, request: Any, guarded: bool
+) -> None:
+    threads(2)
+    inputs = [[x.to(dtype) for x in heads(1, 1, frames, 16)] for frames in (3, 3000, 64)]
+    want = [layers.attend(*each) for each in inputs]
+    if guarded:
+        request.getfixturevalue("guarded_memory")
+    native._local.memory = None
+    with layers.together():
+        got = [layers.attend(*each) for each in inputs]
+    assert_same(got, want)
+
+
+def test_what_is_between_layers_is_kept_until_it_was_used(
+    layers: Layers, dtype: torch.dtype, threads: Threads
+) -> None:
+    """Memory that was freed too early would be taken by the next tensors of its size."""
+    threads(2)
+    norm, linear = layers.norm(normal(64, seed=1)), layer(layers, 64, 64)
+    x = normal(300, 64)
+    want = linear(linear(norm(x)))
+    with layers.together():
+        got = linear(linear(norm(x.clone())))
+        taken = [torch.full((300, 64), NAN, dtype=kind) for kind in (FLOAT, dtype) * 20]
+    assert torch.equal(got, want)
+    assert all(each.isnan().all() for each in taken)
+
+
+def test_layers_may_be_gone_before_they_run(layers: Layers, threads: Threads) -> None:
+    """Their weights are kept as long as what they read."""
+    threads(2)
+
+    def run() -> list[Tensor]:
+        target, (q, k, v) = torch.ones(300, 130), heads(1, 3, 300, 32, seed=1)
+        layer(layers, 64, 130).add_to(target, normal(300, 64))
+        norm = layers.norm(normal(64, seed=1), normal(64, seed=2))
+        mixed = layers.convolution(normal(5, 64, seed=2), normal(64, seed=3), norm)
+        made = [target, norm(normal(300, 64)), mixed(normal(1, 300, 64))]
+        return [*made, layers.attend(q, k, v, rotary=turns(300, 32))]
+
+    want = run()
+    with layers.together():
+        got = run()
+        sizes = (64, 130, 192, 5 * 64, 300 * 16, 300 * 64, 64 * 64 * 3, 2 * 96 * 300)
+        taken = [torch.full((size,), NAN) for size in sizes * 10]
+    assert_same(got, want)
+    assert all(each.isnan().all() for each in taken)
+
+
+# What does not fit.
+
+
+META = torch.device("meta")
+
+
+def meta(*shape: int) -> Tensor:
+    return torch.ones(*shape, device=META)
+
+
+ONES: list[Tensor] = [torch.ones(1, 2, 5, 4)] * 3
+"""Queries, keys and values."""
+
+
+def mixing(layers: Layers, taps: Tensor | None = None, tap_bias: Tensor | None = None) -> Any:
+    norm = layers.norm(torch.ones(3))
+    return layers.convolution(torch.ones(5, 3) if taps is None else taps, tap_bias, norm)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("x", lambda layers: layer(layers, 3, 2)(torch.ones(4, 2))),
+        ("x", lambda layers: layer(layers, 3, 2)(torch.ones(3, 4))),
+        ("x", lambda layers: layer(layers, 1, 2)(torch.tensor(1.0))),
+        ("x", lambda layers: layer(layers, 3, 2)(meta(4, 3))),
+        ("x", lambda layers: layer(layers, 3, 2).add_to(torch.ones(4, 2), torch.ones(4, 2))),
+        ("x", lambda layers: layer(layers, 3, 2).add_to(torch.ones(4, 2), meta(4, 3))),
+        ("x", lambda layers: layer(layers, 3, 2, "glu").add_to(torch.ones(4, 2), meta(4, 3))),
+        ("x", lambda layers: layers.norm(torch.ones(3))(torch.ones(3, 4))),
+        ("x", lambda layers: layers.norm(torch.ones(1))(torch.tensor(1.0))),
+        ("x", lambda layers: layers.norm(torch.ones(3))(meta(4, 3))),
+        ("x", lambda layers: mixing(layers)(torch.ones(1, 3, 4))),
+        ("x", lambda layers: mixing(layers)(torch.ones(4, 3))),
+        ("x", lambda layers: mixing(layers)(torch.ones(1, 1, 4, 3))),
+        ("x", lambda layers: mixing(layers)(meta(1, 4, 3))),
+        ("weight", lambda layers: layers.linear(torch.ones(3))),
+        ("weight", lambda layers: layers.linear(torch.tensor(1.0))),
+        ("weight", lambda layers: layers.linear(torch.ones(3, 2, 1))),
+        ("weight", lambda layers: layers.linear(torch.ones(3, 0))),
+        ("weight", lambda layers: layers.linear(meta(3, 2))),
+        ("bias", lambda layers: layers.linear(torch.ones(3, 2), torch.ones(2))),
+        ("bias", lambda layers: layers.linear(torch.ones(3, 2), torch.ones(1))),
+        ("bias", lambda layers: layers.linear(torch.ones(4, 2), torch.ones(2), end="glu")),
+        ("bias", lambda layers: layers.linear(torch.ones(3, 2), torch.ones(3, 1))),
+        ("bias", lambda layers: layers.linear(torch.ones(3, 2), meta(3))),
+        ("gain", lambda layers: layers.norm(torch.ones(3, 1))),
+        ("gain", lambda layers: layers.norm(meta(3))),
+        ("bias", lambda layers: layers.norm(torch.ones(3), torch.ones(2))),
+        ("bias", lambda layers: layers.norm(torch.ones(3), torch.tensor(1.0))),
+        ("bias", lambda layers: layers.norm(torch.ones(3), meta(3))),
+        ("taps", lambda layers: mixing(layers, torch.ones(5, 2))),
+        ("taps", lambda layers: mixing(layers, torch.ones(5, 1))),
+        ("taps", lambda layers: mixing(layers, torch.ones(3))),
+        ("taps", lambda layers: mixing(layers, torch.ones(0, 3))),
+        ("taps", lambda layers: mixing(layers, meta(5, 3))),
+        ("tap_bias", lambda layers: mixing(layers, tap_bias=torch.ones(2))),
+        ("tap_bias", lambda layers: mixing(layers, tap_bias=torch.ones(1))),
+        ("tap_bias", lambda layers: mixing(layers, tap_bias=meta(3))),
+        ("rotary", lambda layers: layers.attend(*ONES, rotary=turns(4, 4))),
+        ("rotary", lambda layers: layers.attend(*ONES, rotary=turns(5, 6))),
+        ("rotary", lambda layers: layers.attend(*ONES, rotary=(turns(5, 4)[0], turns(4, 4)[1]))),
+        ("rotary", lambda layers: layers.attend(*ONES, rotary=(meta(5, 2), meta(5, 2)))),
+        ("result", lambda layers: layers.linear(torch.ones(3, 2), result=torch.float16)),
+        ("result", lambda layers: layers.norm(torch.ones(3), result=DOUBLE)),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    layers: Layers, name: str, use: Callable[[Layers], object]
+) -> None:
+    """Compiled loops would read, or write, what is not theirs."""
+    with pytest.raises(UsageError, match=f"^`{name}` .*must .*, but is "):
+        use(layers)
+
+
+def test_rotary_tables_may_be_longer_than_the_frames(layers: Layers, dtype: torch.dtype) -> None:
+    q, k, v = (x.to(dtype) for x in heads(1, 2, 5, 4))
+    want = layers.attend(q, k, v, rotary=turns(5, 4))
+    assert torch.equal(layers.attend(q, k, v, rotary=turns(9, 4)), want)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_attention_on_several_devices_is_refused(layers: Layers, which: int) -> None:
+    mixed = [x.to(META) if n == which else x for n, x in enumerate(ONES)]
+    with pytest.raises(RuntimeError):
+        layers.attend(*mixed)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 2), (4,), (3, 4)])
+def test_a_target_that_does_not_fit_is_refused(layers: Layers, shape: tuple[int, ...]) -> None:
+    target = torch.ones(shape)
+    with pytest.raises(RuntimeError):
+        layer(layers, 2, 3).add_to(target, torch.ones(4, 2))
+    assert (target == 1).all()
+
+
+def test_a_target_may_be_of_more_items(layers: Layers) -> None:
+    """As torch adds."""
+    x, target, one = normal(4, 2), torch.ones(2, 4, 3), torch.ones(4, 3)
+    layer(layers, 2, 3).add_to(target, x, 0.5)
+    layer(layers, 2, 3).add_to(one, x, 0.5)
+    torch.testing.assert_close(target, one.expand(2, 4, 3), rtol=2.0**-7, atol=2.0**-7)
+
+
+@pytest.mark.parametrize("kind", [HALF, DOUBLE])
+@pytest.mark.parametrize("end", ["none", "glu"])
+def test_a_target_of_another_format(
+    layers: Layers, dtype: torch.dtype, kind: torch.dtype, end: str
+) -> None:
+    x = normal(7, 17).to(dtype)
+    target, want = (normal(7, 33, seed=5).to(kind) for _ in range(2))
+    layer(layers, 17, 33, end).add_to(target, x, 0.5)
+    want.add_(layer(layers, 17, 33, end)(x), alpha=0.5)
+    assert torch.equal(target, want)
+    reference = normal(7, 33, seed=5).to(kind).double()
+    reference += 0.5 * layer(DEFINITION, 17, 33, end)(x.double())
+    near = 1e-5 if HALF not in (kind, dtype) else 2.0**-6
+    torch.testing.assert_close(target.double(), reference, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("end", ["none", "glu"])
+def test_a_target_without_memory_is_left_to_torch(layers: Layers, end: str) -> None:
+    layer(layers, 2, 3, end).add_to(meta(4, 3), torch.ones(4, 2))
+
+
 # Numbers that are none.
 
 
@@ -566,3 +955,11 @@ def test_the_loops_of_avx2_give_the_same_numbers(run_alone: RunAlone) -> None:
             "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+sse4.1,+ssse3,+sse3,+sse2,+sse",
         },
     )
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    layer = make("compiled", FLOAT, "cpu").linear(normal(70, 30), normal(70))
+    x = normal(9, 30, seed=2)
+    want, other = layer(x), copy.deepcopy(layer)
+    layer.weight.fill_(NAN)  # type: ignore[attr-defined]
+    assert torch.equal(other(x), want)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +14,14 @@ from torch import Tensor
 
 numba = pytest.importorskip("numba")
 from speechloom.ops import native, team  # noqa: E402
-from speechloom.ops.native import Kernel, next_piece, own_memory, pointer_to  # noqa: E402
+from speechloom.ops.native import (  # noqa: E402
+    Kernel,
+    flush,
+    next_piece,
+    own_memory,
+    pointer_to,
+    together,
+)
 
 Threads = Callable[[int], None]
 carray = numba.carray
@@ -136,3 +145,240 @@ def test_a_call_asks_for_all_of_torchs_threads(
     monkeypatch.setattr(team, "run", lambda kernel, arguments, workers: asked.append(workers))
     note(10)
     assert asked == [3]
+
+
+# Together.
+
+
+@pytest.fixture(params=["torch's threads", "a pool"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to have threads."""
+    if request.param == "a pool":
+        monkeypatch.setattr(team, "openmp", lambda: None)
+    elif team.openmp() is None:
+        pytest.skip("this torch has no OpenMP library that is known")
+    return str(request.param)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note the workers of every run of a team."""
+    run, made = team.run, []
+
+    def noted(kernel: int, arguments: int, workers: int) -> None:
+        made.append(workers)
+        run(kernel, arguments, workers)
+
+    monkeypatch.setattr(team, "run", noted)
+    return made
+
+
+def count(out: Tensor) -> None:
+    """Count each piece up by one, without looking at what comes of it."""
+    reals = torch.zeros(2, dtype=torch.float64)
+    call = NOTE.bound(first=0.0, second=0.0, pieces=len(out))
+    call(64, out, reals, out=out.data_ptr(), reals=reals.data_ptr())
+
+
+def counts(pieces: int = 10) -> Tensor:
+    return torch.zeros(pieces, dtype=torch.int64)
+
+
+def _double(record):  # type: ignore[no-untyped-def]
+    """Write twice the numbers, each piece's one."""
+    a = carray(record, 1)[0]
+    numbers, out = numbers_at(a.x), numbers_at(a.out)
+    while True:
+        piece = next_piece(record)
+        if piece >= a.pieces:
+            return
+        out[piece] = 2 * numbers[piece]
+
+
+DOUBLE = Kernel(_double, ("x", "out", "pieces"))
+
+
+def double(x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    DOUBLE.bound(pieces=len(x))(0, x, out, x=x.data_ptr(), out=out.data_ptr())
+    return out
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_nothing_runs_before_the_end(
+    threads: Threads, way: str, runs: list[int], number: int
+) -> None:
+    threads(number)
+    out = counts()
+    with together():
+        for _ in range(5):
+            count(out)
+        assert not runs
+        assert (out == 0).all()
+    assert (out == 5).all()
+    # OpenMP's threads are started by one compiled loop, which runs on the calling thread.
+    assert runs == ([number] * 5 if number == 1 or way == "a pool" else [1])
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.usefixtures("way")
+def test_kernels_run_in_their_order(threads: Threads, number: int) -> None:
+    """Each of them needs all that the one before it wrote."""
+    threads(number)
+    for _ in range(20):
+        x = first = torch.arange(1000)
+        with together():
+            for _ in range(8):
+                x = double(x)
+        assert torch.equal(x, 256 * first)
+
+
+def test_no_kernels_together_run_nothing(runs: list[int]) -> None:
+    with together():
+        flush()
+    flush()
+    assert runs == []
+
+
+@pytest.mark.usefixtures("way")
+def test_a_flush_runs_what_is_held_back_once(threads: Threads) -> None:
+    threads(2)
+    first, second = counts(), counts()
+    with together():
+        count(first)
+        flush()
+        assert (first == 1).all()
+        flush()
+        count(second)
+        assert (second == 0).all()
+    assert (first == 1).all()
+    assert (second == 1).all()
+
+
+@pytest.mark.usefixtures("way")
+def test_nested_ones_run_at_the_outer_end(threads: Threads, runs: list[int]) -> None:
+    threads(2)
+    out = counts()
+    with together():
+        count(out)
+        with together():
+            count(out)
+            with together():
+                count(out)
+        count(out)
+        assert not runs
+    assert (out == 4).all()
+
+
+def test_an_exception_drops_what_is_held_back(runs: list[int]) -> None:
+    out = counts()
+
+    def fail() -> None:
+        with together():
+            count(out)
+            with together():
+                count(out)
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not runs
+    flush()
+    assert (out == 0).all()
+    count(out)  # at once again
+    assert (out == 1).all()
+    with together():
+        count(out)
+    assert (out == 2).all()
+
+
+def test_a_kernel_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(kernel: int, arguments: int, workers: int) -> None:
+        raise MemoryError
+
+    out = counts()
+    with monkeypatch.context() as patch:
+        patch.setattr(team, "run", fail)
+        with pytest.raises(MemoryError), together():
+            count(out)
+    count(out)
+    assert (out == 1).all()
+
+
+@pytest.mark.usefixtures("way")
+def test_python_threads_have_queues_of_their_own(threads: Threads) -> None:
+    threads(2)
+    held, go_on = threading.Event(), threading.Event()
+    theirs, ours = counts(), counts()
+
+    def hold() -> None:
+        with together():
+            count(theirs)
+            held.set()
+            assert go_on.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(hold)
+        assert held.wait(30)
+        count(ours)  # at once
+        assert (ours == 1).all()
+        with together():
+            count(ours)
+        assert (ours == 2).all()
+        assert (theirs == 0).all()
+        go_on.set()
+        other.result()
+    assert (theirs == 1).all()
+
+
+@pytest.mark.usefixtures("way")
+def test_memory_may_grow_while_kernels_are_held_back(threads: Threads) -> None:
+    threads(3)
+    native._local.memory = None
+    sizes, made = [1, 400, 3, 5000, 50], []
+    with together():
+        for size in sizes:
+            made.append(mark(20, size))
+            torch.full((3 * 8 * size,), 255, dtype=torch.uint8)  # where freed memory was
+    for size, out in zip(sizes, made, strict=True):
+        assert (out == 50 * size).all()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 5), (5, 1), (2, 3)])
+@pytest.mark.usefixtures("way")
+def test_the_number_of_threads_may_change_before_the_end(
+    threads: Threads, before: int, after: int
+) -> None:
+    """Each kernel has memory for as many as there were."""
+    native._local.memory = None
+    threads(before)
+    with together():
+        first = mark(40, 5000)
+        threads(after)
+        second = mark(40, 3000)
+    assert (first == 50 * 5000).all()
+    assert (second == 50 * 3000).all()
+
+
+def test_tensors_are_kept_until_a_kernel_has_run() -> None:
+    out = counts(1000)
+    alive = weakref.ref(out)
+    with together():
+        count(out)
+        del out
+        assert alive() is not None
+    assert alive() is None
+
+
+def test_tensors_of_dropped_kernels_are_let_go() -> None:
+    def fail(kept: list[Tensor]) -> None:
+        with together():
+            count(kept.pop())
+            raise ZeroDivisionError
+
+    out = counts(1000)
+    alive, kept = weakref.ref(out), [out]
+    del out
+    with pytest.raises(ZeroDivisionError):
+        fail(kept)
+    assert alive() is None

@@ -142,6 +142,9 @@ class Kernel:
         self._compiled: Any = None
         self._lock = threading.Lock()
 
+    def __deepcopy__(self, memo: object) -> Kernel:
+        return self
+
     @property
     def names(self) -> tuple[str, ...]:
         """All fields in their order."""
@@ -191,10 +194,10 @@ class Call:
             tensors: those that addresses in the record are of, kept until it has run.
             fields: the rest of the record.
         """
-        values = self._fixed.copy()
-        memory = _scratch_memory(torch.get_num_threads() * scratch_bytes)
+        values, workers = self._fixed.copy(), torch.get_num_threads()
+        memory = _scratch_memory(workers * scratch_bytes)
         self._set(values, fields, scratch=memory.data_ptr(), scratch_size=scratch_bytes)
-        ready = _Ready(self.kernel, self._record(*values), (memory, *tensors))
+        ready = _Ready(self.kernel, self._record(*values), workers, (memory, *tensors))
         if _local.queue is None:
             ready.run()
         else:
@@ -208,14 +211,15 @@ class Call:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A kernel and its whole record; tensors are kept alive."""
+    """A kernel with its whole record and memory for some workers; tensors are kept alive."""
 
     kernel: Kernel
     record: Any
+    workers: int
     tensors: tuple[Tensor, ...]
 
     def run(self) -> None:
-        team.run(self.kernel.address, ctypes.addressof(self.record), torch.get_num_threads())
+        team.run(self.kernel.address, ctypes.addressof(self.record), self.workers)
 
 
 class _Local(threading.local):
@@ -252,7 +256,7 @@ def flush() -> None:
     queue = _local.queue
     if not queue:
         return
-    parallel, workers = team.openmp(), torch.get_num_threads()
+    parallel, workers = team.openmp(), min(ready.workers for ready in queue)
     if parallel is None or workers == 1:
         for ready in queue:
             ready.run()

@@ -62,18 +62,20 @@ def unavailable(name: str, dtype: torch.dtype, device: torch.device | str) -> st
 def fastest(dtype: torch.dtype, device: torch.device | str) -> str:
     """The name of the fastest layers that can be used, as far as was measured.
 
-    Two threads, 512 x 6 Conformer, 500 frames: with AVX-512 (AMD Zen 4) compiled loops are faster
-    than oneDNN, and that is faster than torch's own product. bfloat16 where the processor has
-    tiles for it (AMX) is left to oneDNN, which uses them.
+    Two threads of an AMD Zen 4, a 512 x 6 Conformer, 500 frames: compiled loops are faster than
+    oneDNN's weights, and those than torch's own product; limited to AVX2, compiled loops are the
+    fastest too, but oneDNN is not always faster than torch (on an AMD Zen 3 it was slower).
+    bfloat16 is left to oneDNN where the processor has tiles for it (AMX), which oneDNN uses, and
+    to torch where it has no units for it.
     """
     if torch.device(device).type != "cpu":
         return "torch"
-    wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
-    pays = wide if dtype == torch.float32 else has_bfloat16_units(device)
-    if not pays:
+    half = dtype == torch.bfloat16
+    if half and not has_bfloat16_units(device):
         return "torch"
-    tiles = dtype == torch.bfloat16 and has_amx()
-    names = ("onednn",) if tiles else ("compiled", "onednn")
+    wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
+    names = [] if half and has_amx() else ["compiled"]
+    names += ["onednn"] if half or wide else []
     usable = (name for name in names if unavailable(name, dtype, device) is None)
     return next(usable, "torch")
 

@@ -70,8 +70,8 @@ class CompiledLayers:
         result: torch.dtype | None = None,
     ) -> CompiledLinear:
         """See `Layers.linear`."""
-        check_end(end, len(weight))
         _check("weight", weight, None, None)
+        check_end(end, len(weight))
         if not weight.shape[1]:
             raise UsageError(f"`weight` [O, I] must have an input, but is {[*weight.shape]}.")
         return CompiledLinear(weight, bias, end, self.dtype, _check_result(result or self.dtype))
@@ -99,6 +99,8 @@ class CompiledLayers:
     ) -> CompiledConvolution:
         """See `Layers.convolution`."""
         _check("taps", taps, None, norm.columns)
+        if not len(taps):
+            raise UsageError(f"`taps` [T, C] must have a tap, but is {[*taps.shape]}.")
         return CompiledConvolution(taps, tap_bias, norm, silu_first)
 
     def attend(
@@ -114,7 +116,8 @@ class CompiledLayers:
         batch, heads, frames, dim = q.shape
         # Heads of an odd number of values, or queries of other frames than the keys, are nobody's.
         is_usual = dim % 2 == 0 and q.shape == k.shape == v.shape and q.numel() > 0
-        if mask is not None or not is_usual or q.device.type != "cpu":
+        is_here = all(x.device.type == "cpu" for x in (q, k, v))
+        if mask is not None or not is_usual or not is_here:
             flush()
             return TorchLayers(self.dtype).attend(q, k, v, mask=mask, rotary=rotary)
         for table in rotary or ():
@@ -145,14 +148,11 @@ class CompiledLinear:
         _check("bias", bias, len(weight))
         rows = torch.cat((weight, bias[:, None]), 1).detach().float()
         panels = _interleave(rows) if gated else _whole_panels(rows)
-        # Kept, since the records hold addresses.
         self.weight = _lay_out(panels[:, : self.inputs], dtype)
         self.bias = panels[:, self.inputs].contiguous()
         self.steps = -(-self.inputs // 2) if dtype == HALF else self.inputs
         fixed = {
             "half": dtype == HALF,
-            "weight": self.weight.data_ptr(),
-            "bias": self.bias.data_ptr(),
             "columns": self.outputs,
             "panels": len(panels) // kernels.PANEL,
             "steps": self.steps,
@@ -171,7 +171,7 @@ class CompiledLinear:
     def add_to(self, target: Tensor, x: Tensor, scale: float = 1.0) -> None:
         """Add the scaled result for [..., I] to float32 [..., O], in place."""
         fits = target.shape == (*x.shape[:-1], self.outputs) and target.dtype == torch.float32
-        if self._can_add and fits and target.is_contiguous():
+        if self._can_add and fits and target.is_contiguous() and target.device.type == "cpu":
             _check_last(x, self.inputs)
             self._run(self._add, x, target, scale=scale)
         else:
@@ -189,6 +189,8 @@ class CompiledLinear:
             out,
             self.weight,
             self.bias,
+            weight=self.weight.data_ptr(),
+            bias=self.bias.data_ptr(),
             x=x.data_ptr(),
             x_stride=row_stride * x.element_size(),
             out=out.data_ptr(),
@@ -242,36 +244,32 @@ class CompiledNorm:
         bias = torch.zeros(len(gain)) if bias is None else bias
         _check("bias", bias, len(gain))
         self.gain, self.bias = _plain(gain), _plain(bias)
-        self.result, self.epsilon = result, epsilon
-        self.centred, self.columns = centred, len(gain)
-        self._scratch = kernels.scratch_bytes(len(gain), 1)
-        self._call = kernels.NORM.bound(**self.fields(), centred=centred)
-
-    def fields(self) -> dict[str, float]:
-        """What a kernel needs to know of it."""
-        return {
-            "gain": self.gain.data_ptr(),
-            "bias": self.bias.data_ptr(),
-            "epsilon": self.epsilon,
-            "columns": self.columns,
-            "half_out": self.result == HALF,
+        self.result, self.columns = result, len(gain)
+        self.fixed = {
+            "epsilon": epsilon,
+            "columns": len(gain),
+            "half_out": result == HALF,
+            "centred": centred,
         }
+        self._scratch = kernels.scratch_bytes(len(gain), 1)
+        self._call = kernels.NORM.bound(**self.fixed)
+
+    def addresses(self) -> dict[str, int]:
+        """Where its numbers are."""
+        return {"gain": self.gain.data_ptr(), "bias": self.bias.data_ptr()}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Float32 [..., D] to [..., D]."""
         _check_last(x, self.columns)
         x = _whole_rows(x)
         result = torch.empty(x.shape, dtype=self.result)
-        rows = x.numel() // self.columns
         self._call(
             self._scratch,
-            x,
-            result,
-            self.gain,
-            self.bias,
+            *(x, result, self.gain, self.bias),
+            **self.addresses(),
             x=x.data_ptr(),
             out=result.data_ptr(),
-            rows=rows,
+            rows=x.shape[:-1].numel(),
         )
         return result
 
@@ -285,24 +283,26 @@ class CompiledConvolution:
         tap_bias = torch.zeros(norm.columns) if tap_bias is None else tap_bias
         _check("tap_bias", tap_bias, norm.columns)
         self.taps, self.tap_bias, self.norm = _plain(taps), _plain(tap_bias), norm
-        self._call = kernels.CONVOLVE.bound(
-            **norm.fields(),
-            taps=self.taps.data_ptr(),
-            kernel=len(taps),
-            tap_bias=self.tap_bias.data_ptr(),
-            silu_first=silu_first,
-            centred=norm.centred,
-        )
+        self._scratch = kernels.scratch_bytes(norm.columns, 2)
+        self._call = kernels.CONVOLVE.bound(**norm.fixed, kernel=len(taps), silu_first=silu_first)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Float32 [B, F, C] to [B, F, C]."""
         _check("x", x, None, None, self.norm.columns)
         x = _whole_rows(x)
         result = torch.empty(x.shape, dtype=self.norm.result)
-        memory = kernels.scratch_bytes(self.norm.columns, 2)
         kept = (x, result, self.taps, self.tap_bias, self.norm.gain, self.norm.bias)
         for item, out in zip(x, result, strict=True):
-            self._call(memory, *kept, x=item.data_ptr(), out=out.data_ptr(), rows=len(item))
+            self._call(
+                self._scratch,
+                *kept,
+                **self.norm.addresses(),
+                taps=self.taps.data_ptr(),
+                tap_bias=self.tap_bias.data_ptr(),
+                x=item.data_ptr(),
+                out=out.data_ptr(),
+                rows=len(item),
+            )
         return result
 
 
