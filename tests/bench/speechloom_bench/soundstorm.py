@@ -202,7 +202,7 @@ class FastConformer:
         self.biases = list(mix.bias.view(LEVELS, SIZE))
         self.rotary: dict[int, Rotary] = {}
         self.memories: dict[int, FrameMemory] = {}
-        self.rows_alone = make.rows_alone
+        self.rows_alone, self.together = make.rows_alone, make.together
 
     def without_condition(self) -> FastConformer:
         """The same weights for an item that has no condition."""
@@ -240,12 +240,20 @@ class FastConformer:
         else:
             x, parts = begin(torch.arange(codes.shape[-1]))
         values: Tensor | None = None
-        for number, layer in enumerate(self.layers):
-            x, parts = layer.begin(x) if number else (x, parts)
-            last = number == len(self.layers) - 1
-            x, own = layer.end(x, parts, rotary, values, at if last else None)
+        for layer, following in zip(self.layers, self.layers[1:], strict=False):
+            q, k, own = layer.attention.heads_of(parts, values)
             values = own if values is None else values
-        return self.norm(self.projections[level](x))
+            with self.together():
+                x = layer.end(x, layer.mix(x, q, k, own, rotary))
+                parts = following.begin(x)[1]
+        last = self.layers[-1]
+        heads = last.attention.heads_of(parts, values)
+        with self.together():
+            mixed = last.mix(x, *heads, rotary)
+        if len(at) < len(x):  # each comes once
+            x, mixed = x[at], mixed[at]
+        with self.together():
+            return self.norm(self.projections[level](last.end(x, mixed)))
 
     def _embed(self, codes: Tensor, frames: Tensor) -> Tensor:
         offsets = torch.arange(LEVELS)[:, None] * (SIZE + 1)
@@ -283,25 +291,16 @@ class _Layer:
             self.before.add_to(x)
             return x, self.attention.project(x)
 
-    def end(
-        self,
-        x: Tensor,
-        parts: Tensor,
-        rotary: Rotary,
-        first: Tensor | None,
-        at: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The rest, and the values; of the frames `at` alone if they are given."""
-        q, k, values = self.attention.heads_of(parts, first)
-        with self.together():
-            self.attention.add_to(x, q, k, values, rotary)
-            mixed = self.convolution.mix(x)
-        if at is not None and len(at) < len(x):  # each comes once
-            x, mixed = x[at], mixed[at]
-        with self.together():
-            self.convolution.out.add_to(x, mixed)
-            self.after.add_to(x)
-            return self.norm(x), values
+    def mix(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary) -> Tensor:
+        """What a frame hears of the others; changes [F, D]."""
+        self.attention.add_to(x, q, k, v, rotary)
+        return self.convolution.mix(x)
+
+    def end(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The rest, again of each frame by itself; changes [F, D]."""
+        self.convolution.out.add_to(x, mixed)
+        self.after.add_to(x)
+        return self.norm(x)
 
 
 class _FeedForward:
