@@ -69,7 +69,11 @@ class CompiledLayers:
         end: str = "none",
         result: torch.dtype | None = None,
     ) -> CompiledLinear:
-        """See `Layers.linear`."""
+        """Lay out a weight [O, I] and a bias [O]; see `Layers.linear`.
+
+        Raises:
+            UsageError: there is no such end, or they do not fit or are not on the CPU.
+        """
         _check("weight", weight, None, None)
         check_end(end, len(weight))
         if not weight.shape[1]:
@@ -85,7 +89,11 @@ class CompiledLayers:
         centred: bool = True,
         result: torch.dtype | None = None,
     ) -> CompiledNorm:
-        """See `Layers.norm`."""
+        """Lay out a norm over [..., D]; see `Layers.norm`.
+
+        Raises:
+            UsageError: gain and bias do not fit or are not on the CPU.
+        """
         _check("gain", gain, None)
         return CompiledNorm(gain, bias, epsilon, centred, _check_result(result or self.dtype))
 
@@ -97,7 +105,11 @@ class CompiledLayers:
         *,
         silu_first: bool = False,
     ) -> CompiledConvolution:
-        """See `Layers.convolution`."""
+        """Lay out taps [T, C] with a norm; see `Layers.convolution`.
+
+        Raises:
+            UsageError: there is no tap, or they do not fit or are not on the CPU.
+        """
         _check("taps", taps, None, norm.columns)
         if not len(taps):
             raise UsageError(f"`taps` [T, C] must have a tap, but is {[*taps.shape]}.")
@@ -112,7 +124,11 @@ class CompiledLayers:
         mask: Tensor | None = None,
         rotary: Rotary | None = None,
     ) -> Tensor:
-        """See `Layers.attend`; with a mask by torch's own attention."""
+        """Heads [B, H, F, D] to [B, F, H D], with a mask by torch; see `Layers.attend`.
+
+        Raises:
+            UsageError: the tables of positions do not fit.
+        """
         batch, heads, frames, dim = q.shape
         # Heads of an odd number of values, or queries of other frames than the keys, are nobody's.
         is_usual = dim % 2 == 0 and q.shape == k.shape == v.shape and q.numel() > 0

@@ -46,7 +46,7 @@ class TorchLayers:
         end: str = "none",
         result: torch.dtype | None = None,
     ) -> TorchLinear:
-        """See `Layers.linear`."""
+        """Lay out a weight [O, I] and a bias [O]; see `Layers.linear`."""
         check_end(end, len(weight))
         weight, bias = weight.to(self.dtype), None if bias is None else bias.to(self.dtype)
         if self.packed:
@@ -62,7 +62,7 @@ class TorchLayers:
         centred: bool = True,
         result: torch.dtype | None = None,
     ) -> TorchNorm:
-        """See `Layers.norm`."""
+        """Lay out a norm over [..., D]; see `Layers.norm`."""
         return TorchNorm(gain, bias, epsilon, centred, result or self.dtype)
 
     def convolution(
@@ -73,7 +73,7 @@ class TorchLayers:
         *,
         silu_first: bool = False,
     ) -> TorchConvolution:
-        """See `Layers.convolution`."""
+        """Lay out taps [T, C] with a norm; see `Layers.convolution`."""
         return TorchConvolution(taps, tap_bias, norm, silu_first)
 
     def attend(
@@ -85,7 +85,7 @@ class TorchLayers:
         mask: Tensor | None = None,
         rotary: Rotary | None = None,
     ) -> Tensor:
-        """See `Layers.attend`."""
+        """Heads [B, H, F, D] to [B, F, H D]; see `Layers.attend`."""
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         return _attend(q, k, v, mask).transpose(1, 2).flatten(2)
