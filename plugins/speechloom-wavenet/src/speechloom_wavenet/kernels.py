@@ -15,16 +15,15 @@ All are in this file, as numba's cache on disk sees changes of a function's own 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from speechloom.ops.masked_decode.cpu_kernels import draw_row, row_size, uniforms
+from speechloom.ops.native import compiled
 
 PANEL = 64
 """Outputs that are summed together: eight registers of eight."""
@@ -42,21 +41,8 @@ _BIAS, _EXPONENT = _INT(127), _INT(23)
 _STEEPEST = _FLOAT(40.0)
 
 
-def _compiled(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Any]:
-    """Compile at the first call; keep the code on disk where there is a place for it."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            return njit(**options)(function)
-
-    return decorate
-
-
-_exactly = _compiled()
-_fused = _compiled(("contract",))
+_exactly = compiled()
+_fused = compiled(("contract",))
 
 
 def padded(outputs: int) -> int:
