@@ -895,6 +895,19 @@ def test_numba_that_does_not_compile_is_refused(run_alone: RunAlone) -> None:
     )
 
 
+def test_instructions_that_numba_leaves_out_are_not_used(run_alone: RunAlone) -> None:
+    run_alone(
+        """
+        import torch
+        from speechloom.ops.layers import fastest, unavailable
+
+        assert "AVX2" in unavailable("compiled", torch.float32, "cpu")
+        assert fastest(torch.float32, "cpu") in ("onednn", "torch")
+        """,
+        environment={"NUMBA_ENABLE_AVX": "0"},
+    )
+
+
 def test_formats_that_nothing_multiplies_are_refused() -> None:
     with pytest.raises(BackendUnavailable, match="torch.float16; use another precision"):
         make("compiled", torch.float16, "cpu")

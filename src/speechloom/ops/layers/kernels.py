@@ -19,10 +19,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import carray, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from speechloom.ops.native import (
@@ -36,11 +36,13 @@ from speechloom.ops.native import (
 
 
 def features() -> frozenset[str]:
-    """Names of the instruction sets that the loops are compiled for, as LLVM calls them."""
-    named = numba.config.CPU_FEATURES
-    if named is not None:
-        return frozenset(name[1:] for name in named.split(",") if name.startswith("+"))
-    return frozenset(name for name, has in binding.get_host_cpu_features().items() if has)
+    """Names of the instruction sets that the loops are compiled for, as LLVM calls them.
+
+    They are numba's: its settings (NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX) may leave out some of the
+    processor's, and code that needs them would not compile.
+    """
+    _, _, named = cpu_target.target_context.codegen().magic_tuple()
+    return frozenset(name[1:] for name in named.split(",") if name.startswith("+"))
 
 
 LANES = 16 if "avx512f" in features() else 8
