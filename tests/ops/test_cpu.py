@@ -27,7 +27,9 @@ from speechloom.ops.masked_decode import (
 )
 
 numba = pytest.importorskip("numba")  # nothing but the CPU path is tested here
+from speechloom.ops.layers import make  # noqa: E402
 from speechloom.ops.masked_decode import cpu, cpu_kernels  # noqa: E402
+from speechloom.ops.native import together  # noqa: E402
 
 MakeKeys = Callable[..., NoiseKeys]
 SIZES = [2, 3, 17, 1023, 1024, 1025, 65_536]
@@ -325,3 +327,22 @@ def test_exponential_is_exact_to_rounding() -> None:
     np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=2.0**-23)
     assert cpu_kernels._exp(np.float32(0)) == 1
     assert cpu_kernels._exp(np.float32(-np.inf)) == 0
+
+
+def test_a_step_reads_what_queued_layers_write(make_keys: MakeKeys) -> None:
+    linear = make("compiled", torch.float32, "cpu").linear(normal(96, 32))
+    x, head, keys = normal(40, 32, seed=1), normal(64, 96, seed=2), make_keys(40)
+
+    def step() -> StepResult:
+        scores = HeadScores(hidden=linear(x), weight=head)
+        config = SampleConfig(top_k=9)
+        return decode_step(scores, keys, counts=(40,), keep_open=(20,), config=config, impl="cpu")
+
+    want = step()
+    with together():
+        got = step()
+        logits = linear(x)
+        drawn = sample_rows(logits, keys, config=SampleConfig(), impl="cpu")
+    assert torch.equal(got.tokens, want.tokens)
+    assert torch.equal(got.confidence, want.confidence)
+    assert torch.equal(drawn, sample_rows(linear(x), keys, config=SampleConfig(), impl="cpu"))

@@ -956,6 +956,10 @@ def test_the_loops_of_avx2_give_the_same_numbers(run_alone: RunAlone) -> None:
                             return target
 
                         check(added)
+        x, weight = torch.randn(13, 33, generator=draw), torch.randn(70, 33, generator=draw)
+        for end in ENDS:  # a row alone has the same bits
+            layer = layers.linear(weight, end=end)
+            assert torch.equal(layer(x), torch.cat([layer(row) for row in x.split(1)])), end
         for frames in (1, 2, 15, 16, 17, 65):
             for dim in (2, 16, 48):
                 q, k, v = torch.randn(3, 2, 3, frames, dim, generator=draw)
@@ -976,3 +980,13 @@ def test_a_copy_has_weights_of_its_own() -> None:
     want, other = layer(x), copy.deepcopy(layer)
     layer.weight.fill_(NAN)  # type: ignore[attr-defined]
     assert torch.equal(other(x), want)
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(2, 9)])
+def test_a_target_may_be_what_is_read(part: slice) -> None:
+    """The loops would read rows that they have added to already."""
+    weight, rows = normal(200, 200) / 14, normal(300, 200, seed=1)
+    want = rows.clone()
+    make("torch", FLOAT, "cpu").linear(weight).add_to(want[part], want[part])
+    make("compiled", FLOAT, "cpu").linear(weight).add_to(rows[part], rows[part])
+    torch.testing.assert_close(rows, want, rtol=1e-5, atol=2e-5)

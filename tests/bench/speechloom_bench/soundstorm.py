@@ -13,7 +13,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +89,18 @@ class Size:
         `alone`: the layers compute rows alone (`Layers.rows_alone`), and what did not change or is
         not wanted is left out.
         """
-        return sum(self._flops_of(count, alone) for count in frames)
+        passes = [passes_of(count, (STEPS,), "linear") for count in frames]
+        heads = 2.0 * self.dim * SIZE * sum(want for own in passes for _, want in own)
+        both = zip(frames, passes, strict=True)
+        return heads + sum(self.network_flops(count, own, alone=alone) for count, own in both)
+
+    def network_flops(
+        self, frames: int, passes: Sequence[tuple[int, int]], *, alone: bool
+    ) -> float:
+        """The same of the network alone, in passes over so many changed and wanted frames."""
+        if not alone:
+            return len(passes) * self.forward_flops(frames)
+        return sum(self._pass_flops(frames, *pair) for pair in passes)
 
     def forward_flops(self, frames: int) -> float:
         """The same of one pass of all frames, with the projection of one head and no head."""
@@ -102,17 +113,20 @@ class Size:
         spared = (frames - changed) * begin + (frames - wanted) * end
         return 2.0 * (frames * layer * self.layers - spared + wanted * self.dim**2)
 
-    def _flops_of(self, frames: int, alone: bool) -> float:
-        stay = (frames, *open_after(frames, STEPS, schedule="linear"))
-        # Open frames of each pass; a pass finds those changed that the one before it closed.
-        wanted = [*stay[:-1], *[frames] * (LEVELS - 1)]
-        changed = [frames, *(a - b for a, b in zip(stay, stay[1:], strict=False))]
-        changed += [frames] * (LEVELS - 2)
-        heads = 2.0 * sum(wanted) * self.dim * SIZE
-        if not alone:
-            return heads + len(wanted) * self.forward_flops(frames)
-        both = zip(changed, wanted, strict=True)
-        return heads + sum(self._pass_flops(frames, *pair) for pair in both)
+
+def passes_of(frames: int, steps: Sequence[int], schedule: str) -> list[tuple[int, int]]:
+    """Frames that changed and frames that are wanted, of each pass over an empty canvas.
+
+    The first pass finds all changed, each other one those that the pass before it closed.
+    """
+    passes, closed = [], frames
+    for level in range(LEVELS):
+        count = steps[level] if level < len(steps) else 1
+        wanted = frames
+        for left in open_after(frames, count, schedule=schedule):
+            passes.append((closed, wanted))
+            wanted, closed = left, wanted - left
+    return passes
 
 
 S = Size("S", 512, 6)

@@ -186,14 +186,19 @@ class CompiledLinear:
 
     def add_to(self, target: Tensor, x: Tensor, scale: float = 1.0) -> None:
         """Add the scaled result for [..., I] to float32 [..., O], in place."""
-        fits = target.shape == (*x.shape[:-1], self.outputs) and target.dtype == torch.float32
-        if self._can_add and fits and target.is_contiguous() and target.device.type == "cpu":
+        if self._can_add and self._is_place(target, x):
             _check_last(x, self.inputs)
             self._run(self._add, x, target, scale=scale)
         else:
             result = self(x)
             flush()
             target.add_(result, alpha=scale)
+
+    def _is_place(self, target: Tensor, x: Tensor) -> bool:
+        """Whether the loops can add to it while they read the rows."""
+        fits = target.shape == (*x.shape[:-1], self.outputs) and target.dtype == torch.float32
+        apart = target.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+        return fits and apart and target.is_contiguous() and target.device.type == "cpu"
 
     def _run(self, call: Call, x: Tensor, out: Tensor, **fields: float) -> None:
         if x.dim() != 2 or x.dtype != self.dtype or x.stride(1) != 1 or self.is_odd:

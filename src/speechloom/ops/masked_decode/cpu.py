@@ -25,6 +25,7 @@ from speechloom.ops.masked_decode.inputs import (
     StepResult,
 )
 from speechloom.ops.masked_decode.noise import NoiseKeys
+from speechloom.ops.native import flush
 
 __all__ = ["available", "decode_step", "draw_row", "row_size", "row_uniforms", "sample_rows"]
 
@@ -70,6 +71,7 @@ def decode_step(
         penalty=1.0,
         choice_temperature=choice_temperature,
     )
+    flush()  # what made the scores
     for offset, block in _blocks(scores, counts, config.guidance):
         draw(offset, block)
     closes = torch.empty(rows, dtype=torch.bool)
@@ -100,6 +102,7 @@ def sample_rows(
         penalty=repetition_penalty,
         choice_temperature=0.0,
     )
+    flush()  # what made the logits
     for offset, block in _blocks(LogitScores(logits=logits), (len(tokens),), 1.0):
         draw(offset, block)
     return tokens
@@ -155,6 +158,7 @@ class _Draw:
             choice_temperature=float(self.choice_temperature),
             penalty=float(self.penalty),
         )
+        flush()  # a draw is read at once, also inside of a `together`
 
 
 _DRAW = DRAW.bound()
